@@ -1,0 +1,43 @@
+"""Viewer: the person, the key or the nobody that a request speaks for."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from models.keys import ApiKeyScope
+from models.store.database import Key
+from models.users import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who is asking. Nobody, when neither `user` nor `api_key` is set."""
+
+    user: Key | None = None
+    role: Role | None = None
+    session: Key | None = None
+    api_key: Key | None = None
+    scopes: frozenset[ApiKeyScope] = frozenset()
+    expires_at: datetime | None = None
+
+    @property
+    def is_person(self) -> bool:
+        """Whether a person has signed in."""
+        return self.user is not None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is a person with the role ADMIN."""
+        return self.role is Role.ADMIN
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether nothing was shown that says who asks."""
+        return self.user is None and self.api_key is None
+
+    @property
+    def scope(self) -> str:
+        """Name the viewer for what is kept per caller."""
+        return f"user:{self.user}" if self.user else f"key:{self.api_key}" if self.api_key else "nobody"
+
+
+NOBODY = Viewer()

@@ -1,0 +1,1 @@
+"""The language clients speak: types with their field methods, inputs and payloads."""

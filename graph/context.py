@@ -1,0 +1,63 @@
+"""Context of one execution, and the services that live as long as the process."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ParamSpec, TypeAlias, TypeVar
+from zoneinfo import ZoneInfo
+
+import strawberry
+
+from auth.minting import Minting
+from auth.registration import Registration
+from auth.signin import SignIn, Tokens
+from auth.viewer import NOBODY, Viewer
+from graph.loaders import BatchedRead, Loaders
+from models.store.commits import Commits
+from models.store.live import Live
+from models.usage.counting import Counting
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What resolvers may call; built once, in `server/application.py`."""
+
+    commits: Commits
+    counting: Counting
+    live: Live
+    signin: SignIn
+    registration: Registration
+    minting: Minting
+    zone: ZoneInfo
+
+
+@dataclass(slots=True)
+class Context:
+    """One execution: who asks, when, and what it has read so far."""
+
+    services: Services
+    now: datetime
+    request_id: str
+    viewer: Viewer = NOBODY
+    loaders: Loaders = field(default_factory=Loaders)
+    # What a sign-in or sign-out wants of the answer's cookies; the transport that has an answer to put them on sets
+    # them. `False` forgets, a Tokens sets.
+    cookies: Tokens | bool | None = None
+
+    async def load(self, read: BatchedRead[K, P, V], key: K, *args: P.args, **kwargs: P.kwargs) -> V:
+        """Read one key in a batch with its neighbours; the read must know every key."""
+        value = await self.loaders.load(read, key, *args, **kwargs)
+        if value is None:
+            raise LookupError(f"{read.__qualname__} left out {key!r}")
+        return value
+
+    async def find(self, read: BatchedRead[K, P, V], key: K | None, *args: P.args, **kwargs: P.kwargs) -> V | None:
+        """Read one key in a batch with its neighbours; None where there is none."""
+        return None if key is None else await self.loaders.load(read, key, *args, **kwargs)
+
+
+Info: TypeAlias = strawberry.Info[Context, None]

@@ -1,0 +1,1 @@
+"""How a document is parsed, weighed and run; knows no domain."""

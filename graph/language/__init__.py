@@ -1,0 +1,1 @@
+"""What every domain's types are made of; knows no domain."""

@@ -1,0 +1,85 @@
+"""Words once: the docstring under a class, a method or an attribute is its description in the schema."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, dataclass_transform
+
+import strawberry
+
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(strawberry.field,))
+def object_type(cls: type[T]) -> type[T]:
+    """Make a class an object type of the schema."""
+    return _described(strawberry.type(cls, description=words(cls)))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(strawberry.field,))
+def interface_type(cls: type[T]) -> type[T]:
+    """Make a class an interface of the schema."""
+    return _described(strawberry.interface(cls, description=words(cls)))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(strawberry.field,))
+def input_type(cls: type[T]) -> type[T]:
+    """Make a class an input type of the schema."""
+    return _described(strawberry.input(cls, description=words(cls)))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(strawberry.field,))
+def one_of(cls: type[T]) -> type[T]:
+    """Make a class an input type of which exactly one field is given."""
+    return _described(strawberry.input(cls, description=words(cls), one_of=True))
+
+
+def field(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for whatever the resolver gives
+    """Make a method a field, described by its docstring."""
+    return strawberry.field(resolver, description=words(resolver))
+
+
+def changes(values: object) -> dict[str, Any]:
+    """Collect what an update input sets: absent fields are left out, an explicit null is None."""
+    return {
+        name: value.value
+        for name in values.__dataclass_fields__  # type: ignore[attr-defined]  # every input is a dataclass
+        if isinstance(value := getattr(values, name), strawberry.Some)
+    }
+
+
+def words(thing: object) -> str:
+    """Read the docstring that serves as a description. Raises TypeError where there is none."""
+    words = inspect.getdoc(thing)
+    # A dataclass without a docstring is given its signature as one.
+    name = getattr(thing, "__name__", "")
+    if not words or words.startswith(f"{name}("):
+        raise TypeError(f"{name} needs a docstring: it is its description in the schema.")
+    return words
+
+
+def _described(cls: type[T]) -> type[T]:
+    words: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if hasattr(base, "__strawberry_definition__"):
+            words |= attribute_docstrings(base)
+    for item in cls.__strawberry_definition__.fields:  # type: ignore[attr-defined]  # Strawberry sets it on the class
+        if item.description is None and (text := words.get(item.python_name)):
+            item.description = text
+    return cls
+
+
+def attribute_docstrings(cls: type) -> Mapping[str, str]:
+    """Read the string that stands under each annotated attribute of a class (the convention of PEP 258)."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)  # noqa: S101  # tells the type checker what getsource gives
+    return {
+        statement.target.id: inspect.cleandoc(below.value.value)
+        for statement, below in zip(body.body, body.body[1:], strict=False)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }

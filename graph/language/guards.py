@@ -1,0 +1,57 @@
+"""Root fields: who may use one stands beside it, is checked before it runs, and is written into its description."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import strawberry
+from strawberry.extensions import FieldExtension
+from strawberry.types import Info as StrawberryInfo
+
+from auth.permissions import Permission
+from graph.language.describe import words
+
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+class Allow(FieldExtension):
+    """Checks the viewer before the resolver runs."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    def resolve(self, next_: Callable[..., Any], source: object, info: StrawberryInfo, **arguments: object) -> object:
+        """Check, then run (a subscription's resolver is called, not awaited)."""
+        self.permission.check(info.context.viewer)
+        return next_(source, info, **arguments)
+
+    async def resolve_async(
+        self, next_: Callable[..., Awaitable[Any]], source: object, info: StrawberryInfo, **arguments: object
+    ) -> object:
+        """Check, then run."""
+        self.permission.check(info.context.viewer)
+        return await next_(source, info, **arguments)
+
+
+def query(*, allow: Permission) -> Callable[[R], Any]:
+    """Make a resolver a field of Query."""
+    return lambda resolver: strawberry.field(
+        resolver, description=_with_permission(resolver, allow), extensions=[Allow(allow)]
+    )
+
+
+def mutation(*, allow: Permission) -> Callable[[R], Any]:
+    """Make a resolver a field of Mutation."""
+    return lambda resolver: strawberry.mutation(
+        resolver, description=_with_permission(resolver, allow), extensions=[Allow(allow)]
+    )
+
+
+def subscription(*, allow: Permission) -> Callable[[R], Any]:
+    """Make an async generator a field of Subscription."""
+    return lambda resolver: strawberry.subscription(
+        resolver, description=_with_permission(resolver, allow), extensions=[Allow(allow)]
+    )
+
+
+def _with_permission(resolver: Callable[..., Any], allow: Permission) -> str:
+    return f"{words(resolver)}\n\n{allow.sentence}"

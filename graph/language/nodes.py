@@ -1,0 +1,59 @@
+"""Global ids, and the Node interface that `node(id:)` finds anything by."""
+
+import base64
+import binascii
+from typing import Any, ClassVar
+
+import strawberry
+from strawberry import ID
+
+from auth.permissions import Permission
+from graph.language.describe import interface_type
+from models.errors import BadInput
+from models.store.database import Key
+
+
+def encode(kind: str, key: Key | int) -> ID:
+    """Make the global id of a stored document: the type's name and its key, in base64."""
+    return ID(base64.b64encode(f"{kind}:{key}".encode()).decode())
+
+
+def split(identifier: str, *, field: str = "id") -> tuple[str, str]:
+    """Read a global id back into type name and key. Raises `BadInput` for what is none."""
+    try:
+        text = base64.b64decode(identifier.encode("ascii"), validate=True).decode("ascii")
+        kind, separator, key = text.partition(":")
+    except (ValueError, binascii.Error):
+        kind, separator, key = "", "", ""
+    if not (separator and kind and key):
+        raise BadInput.at(field, "This is not an id of this service. Ids come from the `id` field of what you queried.")
+    return kind, key
+
+
+def decode(identifier: str, kind: str, *, field: str = "id") -> Key:
+    """Read the key out of a global id of one type. Raises `BadInput` for another type's or a broken one."""
+    found, key = split(identifier, field=field)
+    if found != kind:
+        raise BadInput.at(field, f"This is the id of a {found}, not of a {kind}." if found.isalnum() else "Broken id.")
+    if not Key.is_valid(key):
+        raise BadInput.at(field, "This id is broken.")
+    return Key(key)
+
+
+def decode_number(identifier: str, kind: str, *, field: str = "id") -> int:
+    """Do as `decode`, for types whose key is a number."""
+    found, key = split(identifier, field=field)
+    if found != kind or not key.isdecimal() or len(key) > 18:  # noqa: PLR2004  # what 64 bits hold
+        raise BadInput.at(field, f"This is not the id of a {kind}.")
+    return int(key)
+
+
+@interface_type
+class Node:
+    """Anything that has an id of its own and can be found again by `node(id:)`."""
+
+    id: ID
+    """Global id: opaque, stable, unique among all types."""
+
+    key: strawberry.Private[Any]
+    readable_by: ClassVar[Permission]

@@ -1,0 +1,1 @@
+"""The engine of the room: knows MongoDB, knows no domain."""

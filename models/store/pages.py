@@ -1,0 +1,93 @@
+"""Keyset pages: a position in an order, no count of rows to skip, so that page 1,000 costs what page 1 costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.store.database import ASCENDING, DESCENDING, Collection, Row
+
+Position = tuple[Any, Any]
+"""A row's place in an order: the value it is sorted by, and its `_id` to tell equals apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A total order over a collection: by `field`, then by `_id`, with an index that delivers it sorted."""
+
+    field: str
+    descending: bool = False
+
+    def sort(self, *, backwards: bool) -> list[tuple[str, int]]:
+        """Give the driver's sort; `_id` alone where it is itself the field."""
+        direction = DESCENDING if self.descending != backwards else ASCENDING
+        return [(self.field, direction)] if self.field == "_id" else [(self.field, direction), ("_id", direction)]
+
+    def position(self, row: Row) -> Position:
+        """Read a row's place."""
+        value: Any = row
+        for part in self.field.split("."):
+            value = value.get(part) if value is not None else None
+        return value, row["_id"]
+
+    def beyond(self, position: Position, *, backwards: bool) -> Mapping[str, Any]:
+        """Filter for the rows after a position (before it, when `backwards`)."""
+        value, key = position
+        rising = self.descending == backwards
+        compare = "$gt" if rising else "$lt"
+        if self.field == "_id":
+            return {"_id": {compare: key}}
+        same = {self.field: value, "_id": {compare: key}}
+        # null sorts before every value, yet no comparison with null matches a value: say in words what lies beyond it.
+        if value is None:
+            return {"$or": [same, {self.field: {"$ne": None}}]} if rising else same
+        if rising:
+            return {"$or": [same, {self.field: {"$gt": value}}]}
+        return {"$or": [same, {self.field: {"$lt": value}}, {self.field: None}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which part of an order is asked for: `size` rows after `after`, or the last `size` before `before`."""
+
+    size: int
+    after: Position | None = None
+    before: Position | None = None
+    backwards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in the order asked for, whichever way they were read."""
+
+    rows: Sequence[Row]
+    has_next: bool
+    has_previous: bool
+    order: Order
+
+
+async def read(
+    source: Collection,
+    where: Mapping[str, Any],
+    *,
+    order: Order,
+    window: Window,
+    projection: Mapping[str, Any] | None = None,
+    hint: str | None = None,
+) -> Page:
+    """Read one page: one command, of `size` + 1 documents at most."""
+    bounds = [
+        order.beyond(position, backwards=backwards)
+        for position, backwards in ((window.after, False), (window.before, True))
+        if position is not None
+    ]
+    cursor = source.find({"$and": [where, *bounds]} if bounds else where, projection)
+    cursor = cursor.sort(order.sort(backwards=window.backwards)).limit(window.size + 1)
+    if hint:
+        cursor = cursor.hint(hint)
+    rows = await cursor.to_list(window.size + 1)
+    more = len(rows) > window.size
+    del rows[window.size :]
+    if window.backwards:
+        rows.reverse()
+        return Page(rows, has_next=window.before is not None, has_previous=more, order=order)
+    return Page(rows, has_next=more, has_previous=window.after is not None, order=order)

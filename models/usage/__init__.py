@@ -1,0 +1,1 @@
+"""Token usage: events as reported, figures as counted, timelines as read."""

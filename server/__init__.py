@@ -1,0 +1,1 @@
+"""The process: settings, transports, the embedded database, commands."""
