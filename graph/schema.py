@@ -14,6 +14,9 @@ from graph.language.scalars import SCALARS
 class Schema(strawberry.Schema):
     """Strawberry's schema, silent about errors: the transports log them where they give them a code."""
 
+    documents: Documents
+    """The documents seen lately; the transports find theirs here."""
+
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Leave the errors to `graph/language/errors.py`."""
 
@@ -22,10 +25,12 @@ def build(query: type, mutation: type, subscription: type, *, introspection: boo
     """Build the schema from its three roots."""
     documents = Documents(introspection=introspection)
     extensions: list[Any] = [documents.extension()]
-    return Schema(
+    schema = Schema(
         query=query,
         mutation=mutation,
         subscription=subscription,
         extensions=extensions,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
     )
+    schema.documents = documents
+    return schema

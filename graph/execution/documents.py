@@ -13,6 +13,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
 
 _MAX_ERRORS = 20
+_LONGEST_KEPT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,11 @@ class Documents:
         if known := self._kept.get(text):
             self._kept.move_to_end(text)
             return known
-        document = self._kept[text] = self._read(text, schema)
+        document = self._read(text, schema)
+        # A thousand documents of megabytes, each one long string, would fill the memory.
+        if len(text) > _LONGEST_KEPT:
+            return document
+        self._kept[text] = document
         if len(self._kept) > self._size:
             self._kept.popitem(last=False)
         return document

@@ -202,12 +202,13 @@ async def transaction(
     body: Callable[[Session], Awaitable[T]],
     *,
     deadline_s: float = _TRANSACTION_DEADLINE_S,
+    retry_duplicates: bool = False,
 ) -> T:
     """Run `body` in one transaction on the database of `document`, again and again until it commits.
 
     The whole body runs again also after a commit of unknown outcome, so it must recognise its own work: by a unique
-    key, or by a commit id. A duplicate key is no reason to try again here; `body` decides what it means. Raises
-    `ServiceUnavailable` when the deadline passes.
+    key, or by a commit id. A duplicate key is raised, unless `retry_duplicates` says that `body` looks for what is
+    stored already and will find it the next time. Raises `ServiceUnavailable` when the deadline passes.
     """
     client = document.get_motor_collection().database.client
     loop = asyncio.get_running_loop()
@@ -222,7 +223,7 @@ async def transaction(
         except TimeoutError as error:
             raise ServiceUnavailable from error
         except PyMongoError as error:
-            if not is_passing(error):
+            if not (is_passing(error) or (retry_duplicates and is_duplicate(error))):
                 raise
             # Short, on purpose: with longer pauses one of two processes on the same agents starves (measured: p99
             # 772 ms against 434 ms).

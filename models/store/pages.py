@@ -29,20 +29,23 @@ class Order:
             value = value.get(part) if value is not None else None
         return value, row["_id"]
 
-    def beyond(self, position: Position, *, backwards: bool) -> Mapping[str, Any]:
-        """Filter for the rows after a position (before it, when `backwards`)."""
+    def beyond(self, position: Position, *, backwards: bool) -> list[Mapping[str, Any]]:
+        """Give alternatives, of which each row after a position (before it, when `backwards`) meets exactly one.
+
+        Each is one range of the index, so that MongoDB goes straight to it and merges the ranges in order.
+        """
         value, key = position
         rising = self.descending == backwards
         compare = "$gt" if rising else "$lt"
         if self.field == "_id":
-            return {"_id": {compare: key}}
+            return [{"_id": {compare: key}}]
         same = {self.field: value, "_id": {compare: key}}
         # null sorts before every value, yet no comparison with null matches a value: say in words what lies beyond it.
         if value is None:
-            return {"$or": [same, {self.field: {"$ne": None}}]} if rising else same
+            return [same, {self.field: {"$ne": None}}] if rising else [same]
         if rising:
-            return {"$or": [same, {self.field: {"$gt": value}}]}
-        return {"$or": [same, {self.field: {"$lt": value}}, {self.field: None}]}
+            return [same, {self.field: {"$gt": value}}]
+        return [same, {self.field: {"$lt": value}}, {self.field: None}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,10 @@ async def read(
     hint: str | None = None,
 ) -> Page:
     """Read one page: one command, of `size` + 1 documents at most."""
-    bounds = [
-        order.beyond(position, backwards=backwards)
-        for position, backwards in ((window.after, False), (window.before, True))
-        if position is not None
-    ]
-    cursor = source.find({"$and": [where, *bounds]} if bounds else where, projection)
+    after = order.beyond(window.after, backwards=False) if window.after else [{}]
+    before = order.beyond(window.before, backwards=True) if window.before else [{}]
+    ranges = [{"$and": [where, one, other]} for one in after for other in before]
+    cursor = source.find({"$or": ranges} if window.after or window.before else where, projection)
     cursor = cursor.sort(order.sort(backwards=window.backwards)).limit(window.size + 1)
     if hint:
         cursor = cursor.hint(hint)

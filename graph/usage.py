@@ -1,0 +1,382 @@
+"""Usage as clients report and read it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Self
+
+import strawberry
+from strawberry import ID, Private
+
+import graph.agents
+from graph.context import Info
+from graph.language.describe import field, input_type, object_type
+from graph.language.enums import expose
+from graph.language.errors import spell
+from graph.language.pages import bounded
+from graph.language.scalars import BigInt, as_usd
+from models import agents
+from models.errors import BadInput
+from models.store.database import Key, Row
+from models.usage import days, events
+from models.usage.days import Span, Totals
+from models.usage.events import Event, Outcome
+
+ItemOutcome = expose(events.ItemOutcome)
+
+
+@object_type
+class UsageTotals:
+    """Figures summed over an agent's life, or over the agents and days asked for."""
+
+    messages: BigInt
+    """Messages exchanged."""
+    conversations: BigInt
+    """Distinct conversations, each counted once per agent, on the day of its earliest event; 0 by model."""
+    users: BigInt
+    """Distinct users, each counted once per agent, on the day of their earliest event; 0 by model."""
+    requests: BigInt
+    """Calls of models, one per event."""
+    prompt_tokens: BigInt
+    """Prompt tokens, cached and cache-write ones included."""
+    completion_tokens: BigInt
+    """Completion tokens, reasoning ones included."""
+    total_tokens: BigInt
+    """Prompt, completion and unsplit tokens together."""
+    cached_tokens: BigInt
+    """Prompt tokens read from a cache."""
+    reasoning_tokens: BigInt
+    """Completion tokens spent on reasoning."""
+    unsplit_tokens: BigInt
+    """Tokens in the total that were reported without saying prompt or completion."""
+    cost: Decimal
+    """Cost in US dollars of the events whose cost is known."""
+    unpriced_events: BigInt
+    """Events whose cost nobody reported: they are not in `cost`."""
+    average_latency_ms: float | None
+    """Mean latency of a call in milliseconds; null when no event told one."""
+    first_used_at: datetime | None
+    """The earliest event; null without any."""
+    last_used_at: datetime | None
+    """The latest event; null without any."""
+
+    @classmethod
+    def of(cls, sums: Mapping[str, int], *, first: datetime | None, last: datetime | None) -> Self:
+        """Shape kept figures."""
+        timed = sums.get("timed_events", 0)
+        prompt, completion, unsplit = (
+            sums.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "unsplit_tokens")
+        )
+        return cls(
+            messages=BigInt(sums.get("messages", 0)),
+            conversations=BigInt(sums.get("conversations", 0)),
+            users=BigInt(sums.get("users", 0)),
+            requests=BigInt(sums.get("requests", 0)),
+            prompt_tokens=BigInt(prompt),
+            completion_tokens=BigInt(completion),
+            total_tokens=BigInt(prompt + completion + unsplit),
+            cached_tokens=BigInt(sums.get("cached_tokens", 0)),
+            reasoning_tokens=BigInt(sums.get("reasoning_tokens", 0)),
+            unsplit_tokens=BigInt(unsplit),
+            cost=as_usd(sums.get("cost_nanodollars", 0)),
+            unpriced_events=BigInt(sums.get("unpriced_events", 0)),
+            average_latency_ms=sums.get("latency_ms", 0) / timed if timed else None,
+            first_used_at=first,
+            last_used_at=last,
+        )
+
+    @classmethod
+    def of_lifetime(cls, usage: Row) -> Self:
+        """Shape an agent's lifetime figures."""
+        return cls.of(usage, first=usage.get("first_used_at"), last=usage.get("last_used_at"))
+
+    @classmethod
+    def of_totals(cls, totals: Totals) -> Self:
+        """Shape sums over days."""
+        return cls.of(totals.sums, first=totals.first_used_at, last=totals.last_used_at)
+
+
+@object_type
+class UsageDay:
+    """The figures of one day; zeros on a day without use."""
+
+    day: date
+    """The day, in the company's time zone."""
+    messages: BigInt
+    """Messages exchanged."""
+    requests: BigInt
+    """Calls of models."""
+    prompt_tokens: BigInt
+    """Prompt tokens."""
+    completion_tokens: BigInt
+    """Completion tokens."""
+    unsplit_tokens: BigInt
+    """Tokens reported without saying prompt or completion."""
+    total_tokens: BigInt
+    """Prompt, completion and unsplit tokens together."""
+    cost: Decimal
+    """Known cost in US dollars."""
+
+    @classmethod
+    def of(cls, day: date, sums: Mapping[str, int]) -> Self:
+        """Shape a day's figures."""
+        return cls(day=day, **_line(sums))
+
+
+@object_type
+class UsageHour:
+    """The figures of one hour; zeros in an hour without use."""
+
+    hour: datetime
+    """The moment at which the hour begins (UTC)."""
+    messages: BigInt
+    """Messages exchanged."""
+    requests: BigInt
+    """Calls of models."""
+    prompt_tokens: BigInt
+    """Prompt tokens."""
+    completion_tokens: BigInt
+    """Completion tokens."""
+    unsplit_tokens: BigInt
+    """Tokens reported without saying prompt or completion."""
+    total_tokens: BigInt
+    """Prompt, completion and unsplit tokens together."""
+    cost: Decimal
+    """Known cost in US dollars."""
+
+    @classmethod
+    def of(cls, hour: datetime, sums: Mapping[str, int]) -> Self:
+        """Shape an hour's figures."""
+        return cls(hour=hour, **_line(sums))
+
+
+def _line(sums: Mapping[str, int]) -> Any:
+    prompt, completion, unsplit = sums["prompt_tokens"], sums["completion_tokens"], sums["unsplit_tokens"]
+    return {
+        "messages": sums["messages"],
+        "requests": sums["requests"],
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "unsplit_tokens": unsplit,
+        "total_tokens": prompt + completion + unsplit,
+        "cost": as_usd(sums["cost_nanodollars"]),
+    }
+
+
+@object_type
+class AgentUsage:
+    """One agent's share."""
+
+    agent: Annotated["graph.agents.Agent", strawberry.lazy("graph.agents")]
+    """The agent."""
+    totals: UsageTotals
+    """Its figures over the days asked for."""
+
+
+@object_type
+class ModelUsage:
+    """One model's share."""
+
+    model: str
+    """The model's name as reported; empty for events that named none."""
+    totals: UsageTotals
+    """Its figures over the days asked for."""
+
+
+Hours = Annotated[
+    int | None, strawberry.argument(description="How many hours up to now, 1 to 744; the last one is still running.")
+]
+Days = Annotated[
+    int | None, strawberry.argument(description="How many days up to `to` or today, 1 to 366; not with `from`.")
+]
+From = Annotated[date | None, strawberry.argument(name="from", description="The first day.")]
+To = Annotated[date | None, strawberry.argument(name="to", description="The last day; today when left out.")]
+
+
+@object_type
+class Usage:
+    """Usage of a selection of agents over a span of days."""
+
+    span: Private[Span]
+    agents: Private[Sequence[Key]]
+
+    @field
+    def totals(self) -> UsageTotals:
+        """Everything together."""
+        return UsageTotals.of_totals(self.span.totals)
+
+    @field
+    def timeline(self) -> list[UsageDay]:
+        """Day by day, ascending, days without use as zeros; at most 366."""
+        return [UsageDay.of(day, sums) for day, sums in self.span.by_day.items()]
+
+    @field
+    async def by_hour(self, info: Info, hours: Hours = 24) -> list[UsageHour]:
+        """Give the last hours up to now, whatever days were asked for; ascending, without use as zeros; at most 744."""
+        since, count = days.hours_back(hours, now=info.context.now)
+        lines = await days.fleet_hours(self.agents, since=since, hours=count)
+        return [UsageHour.of(hour, sums) for hour, sums in lines.items()]
+
+    @field
+    async def by_agent(
+        self,
+        info: Info,
+        first: Annotated[int, strawberry.argument(description="How many, 1 to 100.")] = 20,
+    ) -> list[AgentUsage]:
+        """Agent by agent, highest tokens first, those without use left out; at most 100."""
+        used = sorted(self.span.by_agent.items(), key=lambda each: (-each[1].total_tokens, each[0]))[: bounded(first)]
+        found = await agents.by_keys([key for key, _ in used])
+        return [
+            AgentUsage(agent=graph.agents.Agent.of(found[key]), totals=UsageTotals.of_totals(totals))
+            for key, totals in used
+            if key in found
+        ]
+
+    @field
+    def by_model(self) -> list[ModelUsage]:
+        """Model by model, highest tokens first; as many as were used."""
+        used = sorted(self.span.by_model.items(), key=lambda each: (-each[1].total_tokens, each[0]))
+        return [
+            ModelUsage(model=model, totals=UsageTotals.of_totals(totals))
+            for model, totals in used
+            # Users and conversations are kept beside the models, under no name.
+            if model or totals.sums["requests"] or totals.total_tokens
+        ]
+
+
+# ---------------------------------------------------------------- collectUsage
+
+
+@input_type
+class LabelInput:
+    """A label of your own on an event."""
+
+    key: str
+    """1 to 64 characters."""
+    value: str
+    """1 to 64 characters."""
+
+
+@input_type
+class UsageEventInput:
+    """One call of a model (one attempt). Token counts are inclusive, as OpenTelemetry's GenAI conventions count."""
+
+    id: ID
+    """Idempotency key, yours: the same value for every retry of the same event. Kept as long as the figures are."""
+    agent: Annotated["graph.agents.AgentBy", strawberry.lazy("graph.agents")]
+    """Whose usage it is. An unknown name is registered; an unknown id refuses the event."""
+    at: datetime | None = None
+    """When it happened; now, when left out. At most 24 hours ahead."""
+    model: str | None = None
+    """The model that answered."""
+    provider: str | None = None
+    """Who serves the model."""
+    labels: list[LabelInput] | None = None
+    """At most 10 labels."""
+    prompt_tokens: BigInt = BigInt(0)
+    """Prompt tokens, cached and cache-write ones included."""
+    completion_tokens: BigInt = BigInt(0)
+    """Completion tokens, reasoning ones included."""
+    messages: BigInt = BigInt(1)
+    """Messages exchanged."""
+    cached_tokens: BigInt | None = None
+    """Prompt tokens read from a cache; a part of `promptTokens`."""
+    cache_write_tokens: BigInt | None = None
+    """Prompt tokens written to a cache; a part of `promptTokens`."""
+    reasoning_tokens: BigInt | None = None
+    """Completion tokens spent on reasoning; a part of `completionTokens`."""
+    cost: Decimal | None = None
+    """Cost in US dollars, rounded to the nanodollar; unknown, not zero, when left out."""
+    latency_ms: int | None = None
+    """Duration of this call in milliseconds, retries before it not included."""
+    conversation: ID | None = None
+    """The conversation it belongs to; your identifier, not ours."""
+    user: ID | None = None
+    """Who asked; your identifier, not ours."""
+    thread: ID | None = None
+    """The thread it belongs to; your identifier, not ours."""
+    parent: ID | None = None
+    """The id of the event that caused this one."""
+
+    def read(self, source: str) -> Event | Outcome:
+        """Turn it into an event; an agent's id that cannot be read refuses the event."""
+        try:
+            agent = self.agent.ref("agent")
+        except BadInput as error:
+            return events.rejected(error.field or "agent", error.message)
+        return Event(
+            source=source,
+            id=self.id,
+            agent=agent,
+            at=self.at,
+            model=self.model,
+            provider=self.provider,
+            labels={label.key: label.value for label in self.labels} if self.labels else None,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cached_tokens=self.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            messages=self.messages,
+            cost=self.cost,
+            latency_ms=self.latency_ms,
+            conversation=self.conversation,
+            user=self.user,
+            thread=self.thread,
+            parent=self.parent,
+        )
+
+
+@input_type
+class CollectUsageInput:
+    """A batch of events from one source."""
+
+    source: str = "default"
+    """The reporting system, 1 to 64 characters. An event is known by source and id together."""
+    events: list[UsageEventInput]
+    """1 to 1,000 events."""
+
+
+@object_type
+class ItemResult:
+    """What became of one item of a batch."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    outcome: ItemOutcome  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """What became of it."""
+    code: str | None
+    """Why not accepted: CONTENT_DIFFERS, BAD_USER_INPUT, NOT_FOUND, more may follow; null for a plain duplicate."""
+    message: str | None
+    """The reason in words, with what to do."""
+    field: str | None
+    """The field at fault, seen from the item."""
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> list[Self]:
+        """List those that were not accepted."""
+        return [
+            cls(
+                index=index,
+                outcome=each.outcome,
+                code=each.code,
+                message=each.message,
+                field=spell(each.field) if each.field else None,
+            )
+            for index, each in enumerate(outcomes)
+            if each is not events.ACCEPTED
+        ]
+
+
+@object_type
+class CollectUsagePayload:
+    """What became of a batch. Every event that is not in `items` was accepted, stored and counted."""
+
+    accepted: int
+    """Events stored and counted now."""
+    duplicates: int
+    """Events that had been counted before: nothing changed."""
+    rejected: int
+    """Events that were refused: nothing changed."""
+    items: list[ItemResult]
+    """Those not accepted, in order; at most as many as the batch has."""

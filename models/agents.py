@@ -1,0 +1,392 @@
+"""The registry: create, change, find, search, mark as deleted."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final
+
+from beanie import Document
+from pydantic import AfterValidator, BaseModel, Field
+
+from models import text
+from models.enums import DescribedEnum
+from models.errors import BadInput, Conflict, Forbidden, NotFound
+from models.store import database, pages
+from models.store.database import ASCENDING, DuplicateKeyError, IndexModel, Key, ReturnDocument, Row, Session
+from models.store.pages import Order, Page, Window
+
+
+class AgentStatus(DescribedEnum):
+    """Where an agent stands in its life."""
+
+    ACTIVE = "ACTIVE", "In use."
+    INACTIVE = "INACTIVE", "Switched off, may come back."
+    DEVELOPMENT = "DEVELOPMENT", "Being built."
+    DEPRECATED = "DEPRECATED", "To be replaced; start nothing new on it."
+
+
+class AuditStatus(DescribedEnum):
+    """Whether an agent has passed the company's audit."""
+
+    AUDITED = "AUDITED", "Passed the audit."
+    NOT_AUDITED = "NOT_AUDITED", "Not audited yet."
+
+
+class Discipline(DescribedEnum):
+    """The part of the company an agent works for."""
+
+    STRATEGY = "STRATEGY", "Strategy."
+    CREATIVE = "CREATIVE", "Creative."
+    OVERSIGHT = "OVERSIGHT", "Oversight, including delivery."
+    OPTIMIZATION = "OPTIMIZATION", "Optimization."
+    BACK_OFFICE = "BACK_OFFICE", "Back office, including operations."
+    PENCIL_AGENTS = "PENCIL_AGENTS", "Pencil agents: set by itself for a collected agent with “pencil” in its name."
+
+
+class OrderField(DescribedEnum):
+    """What a list of agents may be ordered by."""
+
+    NAME = "NAME", "Name, without regard to case."
+    CREATED_AT = "CREATED_AT", "When it was registered."
+    UPDATED_AT = "UPDATED_AT", "When its description last changed."
+    LAST_USED_AT = "LAST_USED_AT", "When it was last used; agents never used count as the earliest."
+    RATING = "RATING", "Average stars; unrated agents count as the lowest."
+    TOTAL_TOKENS = "TOTAL_TOKENS", "Lifetime tokens."
+    MESSAGES = "MESSAGES", "Lifetime messages."
+
+
+def _without_repeats(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tags))
+
+
+class AgentFields(BaseModel):
+    """What people write about an agent; an editable field stands here, in the type and in the inputs."""
+
+    name: Annotated[str, text.Line(200)]
+    description: Annotated[str, text.Lines(10_000)] = ""
+    project: Annotated[str, text.Line(100)] | None = None
+    discipline: Discipline | None = None
+    status: AgentStatus = AgentStatus.ACTIVE
+    audit_status: AuditStatus = AuditStatus.NOT_AUDITED
+    tags: Annotated[list[Annotated[str, text.Line(50)]], Field(max_length=20), AfterValidator(_without_repeats)] = []
+    userbase: Annotated[str, text.Line(200)] | None = None
+    department: Annotated[str, text.Line(100)] | None = None
+    contact_person: Annotated[str, text.Line(200)] | None = None
+
+
+class LifetimeUsage(BaseModel):
+    """An agent's totals since it is known; kept by `models/usage/counting.py`, in the transaction of each event."""
+
+    messages: int = 0
+    requests: int = 0
+    conversations: int = 0
+    users: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unsplit_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanodollars: int = 0
+    unpriced_events: int = 0
+    latency_ms: int = 0
+    timed_events: int = 0
+    first_used_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class Stars(BaseModel):
+    """What an agent's ratings come to; kept by `models/ratings.py`."""
+
+    count: int = 0
+    sum: int = 0
+    average: float | None = None
+    distribution: dict[str, int] = {"1": 0, "2": 0, "3": 0, "4": 0, "5": 0}
+
+
+class Agent(Document, AgentFields):
+    """One agent, with the figures that lists are ordered by."""
+
+    owner: Key | None = None
+    name_folded: str
+    words: list[str]
+    usage: LifetimeUsage = LifetimeUsage()
+    rating: Stars = Stars()
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None = None
+
+    class Settings:
+        """Where it is stored, and an index for each order that a list may have."""
+
+        name = "agents"
+        indexes: ClassVar[list[IndexModel]] = [
+            # A deleted agent keeps its name and its history, and a new one may take the name.
+            IndexModel([("name", ASCENDING), ("deleted_at", ASCENDING)], unique=True, name="name"),
+            IndexModel([("owner", ASCENDING), ("name_folded", ASCENDING), ("_id", ASCENDING)], name="owner"),
+            IndexModel([("words", ASCENDING)], name="words"),
+            *(
+                IndexModel([("deleted_at", ASCENDING), (field, ASCENDING), ("_id", ASCENDING)], name=f"by {field}")
+                for field in (
+                    "name_folded",
+                    "created_at",
+                    "updated_at",
+                    "usage.last_used_at",
+                    "rating.average",
+                    "usage.total_tokens",
+                    "usage.messages",
+                )
+            ),
+        ]
+
+
+Ref = Key | str
+"""What names an agent: its key, or its name."""
+
+ORDERS: Final[Mapping[OrderField, str]] = {
+    OrderField.NAME: "name_folded",
+    OrderField.CREATED_AT: "created_at",
+    OrderField.UPDATED_AT: "updated_at",
+    OrderField.LAST_USED_AT: "usage.last_used_at",
+    OrderField.RATING: "rating.average",
+    OrderField.TOTAL_TOKENS: "usage.total_tokens",
+    OrderField.MESSAGES: "usage.messages",
+}
+BY_NAME: Final = Order("name_folded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which agents are meant; what is None does not matter."""
+
+    search: str | None = None
+    status: Sequence[AgentStatus] | None = None
+    audit_status: AuditStatus | None = None
+    discipline: Sequence[Discipline] | None = None
+    project: str | None = None
+    tag: str | None = None
+    owner: Key | None = None
+    unclaimed: bool | None = None
+
+    def where(self) -> dict[str, Any]:
+        """Say it as MongoDB understands it."""
+        wanted: dict[str, Any] = {"deleted_at": None}
+        if self.status is not None:
+            wanted["status"] = {"$in": [value.value for value in self.status]}
+        if self.audit_status is not None:
+            wanted["audit_status"] = self.audit_status.value
+        if self.discipline is not None:
+            wanted["discipline"] = {"$in": [value.value for value in self.discipline]}
+        if self.project is not None:
+            wanted["project"] = self.project
+        if self.tag is not None:
+            wanted["tags"] = self.tag
+        if self.unclaimed is not None:
+            wanted["owner"] = None if self.unclaimed else {"$ne": None}
+        if self.owner is not None:
+            wanted["owner"] = self.owner
+        if self.search is not None and (words := _words(self.search)):
+            # A prefix is a range of the index; each word of the search must begin some word of the agent.
+            wanted["$and"] = [{"words": {"$elemMatch": {"$gte": word, "$lt": word + "\U0010ffff"}}} for word in words]
+        return wanted
+
+
+# ---------------------------------------------------------------- reads
+
+
+async def find(ref: Ref, *, session: Session | None = None) -> Row | None:
+    """Find one by key or name."""
+    return await database.collection(Agent).find_one(_which(ref), session=session)
+
+
+async def require(ref: Ref, *, field: str = "by", session: Session | None = None) -> Row:
+    """Find one by key or name; `NotFound` names the input `field`."""
+    row = await find(ref, session=session)
+    if row is None:
+        raise NotFound("There is no such agent.", field=field)
+    return row
+
+
+async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
+    """Find many at once; deleted ones too, since what hangs on them still names them."""
+    rows = database.collection(Agent).find({"_id": {"$in": list(keys)}})
+    return {row["_id"]: row async for row in rows}
+
+
+async def by_refs(refs: Sequence[Ref], *, session: Session | None = None) -> Mapping[Ref, Key]:
+    """Find the keys of many, named by key or name; a ref that finds nothing is left out."""
+    keys = [ref for ref in refs if isinstance(ref, Key)]
+    names = [ref for ref in refs if isinstance(ref, str)]
+    found: dict[Ref, Key] = {}
+    for field, wanted in (("_id", keys), ("name", names)):
+        if wanted:
+            where = {field: {"$in": wanted}, "deleted_at": None}
+            async for row in database.collection(Agent).find(where, {"name": 1}, session=session):
+                found[row[field]] = row["_id"]
+    return found
+
+
+async def page(chosen: Filter, *, order: Order, window: Window) -> Page:
+    """Read one page; by the index of its order, unless words are searched."""
+    hint = None if chosen.search else f"by {order.field}"
+    return await pages.read(
+        database.collection(Agent), chosen.where(), order=order, window=window, projection={"words": 0}, hint=hint
+    )
+
+
+async def count(chosen: Filter) -> int:
+    """Count those a filter means."""
+    return await database.collection(Agent).count_documents(chosen.where())
+
+
+async def keys_of(chosen: Filter) -> Sequence[Key]:
+    """Give the keys of those a filter means."""
+    return [row["_id"] async for row in database.collection(Agent).find(chosen.where(), {"_id": 1})]
+
+
+# ---------------------------------------------------------------- writes
+
+
+async def create(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> Row:
+    """Register an agent. Raises `BadInput` with every fault, `Conflict` for a name that is taken."""
+    checked = text.validate(AgentFields, values, partial=False)
+    try:
+        row = _new(checked, owner=owner, now=now)
+        await database.collection(Agent).insert_one(row)
+    except DuplicateKeyError:
+        raise _taken() from None
+    return row
+
+
+async def register(
+    names: Sequence[str], *, disciplines: Mapping[str, Discipline], now: datetime, session: Session
+) -> Mapping[str, Key]:
+    """Register agents that the collector has heard of for the first time; they have no owner.
+
+    One with “pencil” in its name and no discipline told is a pencil agent.
+    """
+    rows = [
+        _new({"name": name, "discipline": disciplines.get(name) or by_name(name)}, owner=None, now=now)
+        for name in names
+    ]
+    if rows:
+        await database.collection(Agent).insert_many(rows, session=session)
+    return {row["name"]: row["_id"] for row in rows}
+
+
+async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None, now: datetime) -> Row:
+    """Change the given fields and no others; `only_owner` limits it to that person's agents."""
+    changed = text.validate(AgentFields, values)
+
+    async def body(session: Session) -> Row:
+        row = await _mine(ref, only_owner, session=session)
+        merged = {**row, **changed}
+        derived = {"name_folded": fold(merged["name"]), "words": _all_words(merged)}
+        after: Row = await database.collection(Agent).find_one_and_update(
+            {"_id": row["_id"]},
+            {"$set": {**changed, **derived, "updated_at": now}},
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        return after
+
+    try:
+        return await database.transaction(Agent, body)
+    except DuplicateKeyError:
+        raise _taken() from None
+
+
+async def delete(ref: Ref, *, only_owner: Key | None, now: datetime) -> Key:
+    """Mark as deleted: found no more, its name free again, its history kept until erasure."""
+
+    async def body(session: Session) -> Key:
+        row = await _mine(ref, only_owner, session=session)
+        await database.collection(Agent).update_one({"_id": row["_id"]}, {"$set": {"deleted_at": now}}, session=session)
+        key: Key = row["_id"]
+        return key
+
+    return await database.transaction(Agent, body)
+
+
+async def claim(ref: Ref, *, owner: Key, now: datetime) -> Row:
+    """Take over an agent that nobody owns. Raises `Conflict` when somebody does."""
+    after = await database.collection(Agent).find_one_and_update(
+        {**_which(ref), "owner": None},
+        {"$set": {"owner": owner, "updated_at": now}},
+        return_document=ReturnDocument.AFTER,
+    )
+    if after is None:
+        await require(ref, field="agent")
+        raise Conflict("This agent has an owner already. Ask the owner or an admin.", field="agent")
+    return after
+
+
+# ---------------------------------------------------------------- rules
+
+
+def by_name(name: str) -> Discipline | None:
+    """Guess the discipline that a name tells."""
+    return Discipline.PENCIL_AGENTS if "pencil" in name.casefold() else None
+
+
+def fold(name: str) -> str:
+    """Write a name as it is ordered: without regard to case and form."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+_WORD: Final = re.compile(r"[^\W_]+")
+_MOST_WORDS: Final = 500
+_MOST_SEARCHED: Final = 10
+_SEARCHED: Final = ("name", "description", "department", "contact_person", "project")
+
+
+def _words(*texts: str | None, most: int = _MOST_SEARCHED) -> list[str]:
+    # Without accents, so that “cafe” finds “Café”.
+    plain = (
+        "".join(c for c in unicodedata.normalize("NFKD", each.casefold()) if not unicodedata.combining(c))
+        for each in texts
+        if each
+    )
+    return list(dict.fromkeys(word[:50] for each in plain for word in _WORD.findall(each)))[:most]
+
+
+def _all_words(row: Mapping[str, Any]) -> list[str]:
+    return _words(*(row.get(field) for field in _SEARCHED), *row.get("tags", ()), most=_MOST_WORDS)
+
+
+def _new(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> dict[str, Any]:
+    agent = Agent(
+        **values,
+        owner=owner,
+        name_folded=fold(values["name"]),
+        words=_all_words(values),
+        created_at=now,
+        updated_at=now,
+    )
+    # What an agent has not had yet is left out: `$min` takes a stored null for the smallest of times.
+    used = agent.usage.model_dump(exclude_none=True)
+    return {"_id": Key(), **agent.model_dump(exclude={"id", "revision_id"}), "usage": used}
+
+
+def _which(ref: Ref) -> dict[str, Any]:
+    return {"_id" if isinstance(ref, Key) else "name": ref if isinstance(ref, Key) else ref.strip(), "deleted_at": None}
+
+
+async def _mine(ref: Ref, only_owner: Key | None, *, session: Session) -> Row:
+    row = await require(ref, field="agent", session=session)
+    if only_owner is not None and row["owner"] != only_owner:
+        raise Forbidden("Only the owner of an agent, or an admin, may change it.", field="agent")
+    return row
+
+
+def _taken() -> Conflict:
+    return Conflict("There is an agent of this name already.", field="name")
+
+
+def discipline_is_told(values: Mapping[str, Any]) -> None:
+    """Check what is asked of a person who registers an agent, and not of a collector."""
+    if values.get("discipline") is None:
+        raise BadInput.at("discipline", "Say which discipline the agent works for.", code="REQUIRED")

@@ -1,0 +1,1 @@
+"""Thresholds: rules that are written, alerts that are raised."""

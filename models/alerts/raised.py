@@ -1,0 +1,201 @@
+"""Alerts: raised inside the transaction that crosses a threshold, numbered in the order of commit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+from beanie import Document
+
+from models.errors import NotFound
+from models.store import database, outbox, pages, sequences
+from models.store.database import ASCENDING, IndexModel, Key, Row, Session, UpdateOne
+from models.store.outbox import Message
+from models.store.pages import Order, Page, Window
+
+
+class Alert(Document):
+    """One alert. Its number is taken in the transaction that raises it: the order of numbers is the order of commit."""
+
+    id: int  # type: ignore[assignment]  # the number
+    rule: Key
+    agent: Key
+    discipline: str | None
+    metric: str
+    window: str
+    threshold: int
+    percent: int
+    value: int
+    window_start: datetime | None
+    raised_at: datetime
+    acknowledged_at: datetime | None = None
+    acknowledged_by: Key | None = None
+
+    class Settings:
+        """Where it is stored."""
+
+        name = "alerts"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("agent", ASCENDING), ("_id", ASCENDING)], name="agent"),
+            # null sorts first: what nobody has acknowledged is one range of this index.
+            IndexModel([("acknowledged_at", ASCENDING), ("_id", ASCENDING)], name="acknowledged"),
+        ]
+
+
+class AlertState(Document):
+    """What a rule has said of an agent in one window: each percent and when, so that a cooldown can be kept."""
+
+    id: str  # type: ignore[assignment]  # rule, revision, agent and window
+    spoken: dict[str, datetime]
+    expires_at: datetime | None = None
+
+    class Settings:
+        """Where it is stored; the state of a calendar window goes long after the window has."""
+
+        name = "alert_states"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0)
+        ]
+
+
+NEWEST: Final = Order("_id", descending=True)
+_KEPT: Final = timedelta(days=400)
+_WHOLE: Final = 100
+
+# ---------------------------------------------------------------- reads
+
+
+async def find(number: int) -> Row | None:
+    """Find one alert."""
+    return await database.collection(Alert).find_one({"_id": number})
+
+
+def _where(*, agent: Key | None, acknowledged: bool | None) -> dict[str, Any]:
+    wanted: dict[str, Any] = {}
+    if agent is not None:
+        wanted["agent"] = agent
+    if acknowledged is not None:
+        wanted["acknowledged_at"] = {"$ne": None} if acknowledged else None
+    return wanted
+
+
+async def page(*, agent: Key | None = None, acknowledged: bool | None = None, window: Window) -> Page:
+    """Read one page of alerts, newest first."""
+    return await pages.read(
+        database.collection(Alert), _where(agent=agent, acknowledged=acknowledged), order=NEWEST, window=window
+    )
+
+
+async def count(*, agent: Key | None = None, acknowledged: bool | None = None) -> int:
+    """Count alerts."""
+    return await database.collection(Alert).count_documents(_where(agent=agent, acknowledged=acknowledged))
+
+
+# ---------------------------------------------------------------- writes
+
+
+async def acknowledge(number: int, *, by: Key, now: datetime) -> Row:
+    """Note who has seen to an alert; the first one stays."""
+    rows = database.collection(Alert)
+    await rows.update_one(
+        {"_id": number, "acknowledged_at": None}, {"$set": {"acknowledged_at": now, "acknowledged_by": by}}
+    )
+    row = await rows.find_one({"_id": number})
+    if row is None:
+        raise NotFound("There is no such alert.", field="id")
+    return row
+
+
+# ---------------------------------------------------------------- rules
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one rule measures of one agent, read inside the transaction that has changed it."""
+
+    rule: Row
+    agent: Row
+    value: int
+    window_start: datetime | None
+
+    @property
+    def state(self) -> str:
+        """The key of what has been said already."""
+        start = self.window_start.isoformat() if self.window_start else ""
+        return f"{self.rule['_id']}:{self.rule['revision']}:{self.agent['_id']}:{start}"
+
+    def reached(self) -> list[int]:
+        """Give the percents that the value has come to: 100 once it is past the threshold, others once it is there."""
+        value, threshold = self.value * _WHOLE, self.rule["threshold"]
+        return [
+            percent
+            for percent in self.rule["percents"]
+            if value > threshold * percent or (value == threshold * percent and percent != _WHOLE)
+        ]
+
+
+async def raise_for(readings: Sequence[Reading], *, now: datetime, session: Session) -> int:
+    """Raise what the readings call for and give the number of alerts; `now` is the database's clock.
+
+    Each percent speaks once in a window, however the change is cut into transactions; after a cooldown the highest one
+    reached speaks again. That no alert is raised twice rests on the agent's document, which whoever raises one has
+    changed in this transaction: a second transaction meets a write conflict there and starts again.
+    """
+    past = [(reading, reached) for reading in readings if (reached := reading.reached())]
+    if not past:
+        return 0
+    keys = [reading.state for reading, _ in past]
+    cursor = database.collection(AlertState).find({"_id": {"$in": keys}}, session=session)
+    spoken: dict[str, Mapping[str, datetime]] = {row["_id"]: row["spoken"] async for row in cursor}
+    due = [
+        (reading, percent)
+        for reading, reached in past
+        for percent in reached
+        if _speaks(reading, percent, last=spoken.get(reading.state, {}).get(str(percent)), highest=reached[-1], now=now)
+    ]
+    if not due:
+        return 0
+    numbers = await sequences.take("alerts", len(due), session=session)
+    rows = [_row(number, reading, percent, now=now) for number, (reading, percent) in zip(numbers, due, strict=True)]
+    said: dict[str, dict[str, Any]] = {}
+    for reading, percent in due:
+        fields = said.setdefault(reading.state, {})
+        fields[f"spoken.{percent}"] = now
+        if reading.window_start is not None:
+            fields["expires_at"] = max(reading.window_start, now) + _KEPT
+    states = [UpdateOne({"_id": key}, {"$set": fields}, upsert=True) for key, fields in sorted(said.items())]
+    await database.collection(AlertState).bulk_write(states, ordered=False, session=session)
+    await database.collection(Alert).insert_many(rows, session=session)
+    messages = [
+        Message(f"alert:{number}:{channel.lower()}", f"alert.{channel.lower()}", {"alert": number})
+        for number, (reading, _) in zip(numbers, due, strict=True)
+        for channel in reading.rule["channels"]
+    ]
+    await outbox.put(messages, now=now, session=session)
+    return len(rows)
+
+
+def _speaks(reading: Reading, percent: int, *, last: datetime | None, highest: int, now: datetime) -> bool:
+    if last is None:
+        return True
+    cooldown = reading.rule["cooldown_hours"]
+    return percent == highest and cooldown is not None and now - last >= timedelta(hours=cooldown)
+
+
+def _row(number: int, reading: Reading, percent: int, *, now: datetime) -> dict[str, Any]:
+    rule = reading.rule
+    return {
+        "_id": number,
+        "rule": rule["_id"],
+        "agent": reading.agent["_id"],
+        "discipline": reading.agent["discipline"],
+        "metric": rule["metric"],
+        "window": rule["window"],
+        "threshold": rule["threshold"],
+        "percent": percent,
+        "value": reading.value,
+        "window_start": reading.window_start,
+        "raised_at": now,
+        "acknowledged_at": None,
+        "acknowledged_by": None,
+    }

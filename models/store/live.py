@@ -1,0 +1,157 @@
+"""What is stored reaches those who watch: one change stream per process, bounded subscribers, resume by number."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import structlog
+from beanie import Document
+
+from models.errors import TooSlow
+from models.store import database
+from models.store.database import ASCENDING, Database, DatabaseError, Row
+
+log = structlog.get_logger()
+
+_PAGE = 500
+
+
+class _Subscriber:
+    def __init__(self, where: Callable[[Row], bool], after: int, bound: int) -> None:
+        self._where = where
+        self._after = after
+        self._bound = bound
+        self._rows: deque[Row] = deque()
+        self._arrived = asyncio.Event()
+        self._too_slow = False
+
+    def put(self, row: Row) -> None:
+        if row["_id"] <= self._after or not self._where(row):
+            return
+        if len(self._rows) >= self._bound:
+            self._too_slow = True
+            self._rows.clear()
+        self._rows.append(row)
+        self._arrived.set()
+
+    async def next(self) -> Row:
+        while not self._rows:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._too_slow:
+            raise TooSlow(
+                "You read more slowly than alerts arrive. Subscribe again with `after` set to the last cursor you saw.",
+                retry_after_ms=1000,
+            )
+        return self._rows.popleft()
+
+
+class Live:
+    """Follows collections whose `_id` is a number from `sequences`, so that its order is the order of commit.
+
+    The collection is the log; the change stream only says "look now". A process reads what lies behind the last number
+    it has seen, whenever the stream stirs and every two seconds besides. No resume token is kept, so that a stream
+    that ends for whatever reason (a failover, an oplog rolled over, a dropped collection) is simply opened again.
+    """
+
+    def __init__(
+        self, database: Database, topics: Sequence[type[Document]], *, bound: int = 200, every_s: float = 2.0
+    ) -> None:
+        """`topics`: the documents that may be followed; `bound`: rows a subscriber may lag behind."""
+        self._database = database
+        self._topics = tuple(topics)
+        self._bound = bound
+        self._every_s = every_s
+        self._seen: dict[type[Document], int] = {}
+        self._subscribers: dict[type[Document], set[_Subscriber]] = {topic: set() for topic in topics}
+        self._stirred = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        for topic in self._topics:
+            last = await database.collection(topic, majority=True).find_one({}, {"_id": 1}, sort=[("_id", -1)])
+            self._seen[topic] = last["_id"] if last else 0
+        self._tasks = [
+            asyncio.create_task(self._watch(), name="live: change stream"),
+            asyncio.create_task(self._broadcast(), name="live: broadcast"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def follow(
+        self, topic: type[Document], *, after: int | None, where: Callable[[Row], bool] = lambda _: True
+    ) -> AsyncIterator[Row]:
+        """Give the rows numbered above `after` (above the newest, when None), first the stored ones, then live.
+
+        None is left out and none comes twice. `where` picks the rows that count for this subscriber. Raises `TooSlow`
+        when more than the bound has piled up.
+        """
+        last = self._seen[topic] if after is None else after
+        while last < self._seen[topic]:
+            rows = await self._read(topic, last)
+            for row in rows:
+                last = row["_id"]
+                if where(row):
+                    yield row
+            if not rows:
+                break
+        # Nothing was awaited since `last` reached what has been broadcast: whatever comes now comes to the queue.
+        subscriber = _Subscriber(where, last, self._bound)
+        self._subscribers[topic].add(subscriber)
+        try:
+            while True:
+                yield await subscriber.next()
+        finally:
+            self._subscribers[topic].discard(subscriber)
+
+    async def _read(self, topic: type[Document], after: int) -> Sequence[Row]:
+        # Majority: what a subscriber has seen must survive a failover.
+        cursor = database.collection(topic, majority=True).find({"_id": {"$gt": after}})
+        rows: Sequence[Row] = await cursor.sort("_id", ASCENDING).limit(_PAGE).to_list(_PAGE)
+        return rows
+
+    async def _broadcast(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), timeout=self._every_s)
+            self._stirred.clear()
+            for topic in self._topics:
+                try:
+                    await self._pass_on(topic)
+                except DatabaseError as error:
+                    log.warning("live: cannot read, trying again", topic=topic.__name__, error=type(error).__name__)
+
+    async def _pass_on(self, topic: type[Document]) -> None:
+        while rows := await self._read(topic, self._seen[topic]):
+            for row in rows:
+                for subscriber in self._subscribers[topic]:
+                    subscriber.put(row)
+            self._seen[topic] = rows[-1]["_id"]
+
+    async def _watch(self) -> None:
+        names = [database.collection(topic).name for topic in self._topics]
+        pipeline: Sequence[Row] = [
+            {"$match": {"operationType": "insert", "ns.coll": {"$in": names}}},
+            {"$project": {"_id": 1}},
+        ]
+        while True:
+            try:
+                async with self._database.handle.watch(pipeline, max_await_time_ms=1000) as stream:
+                    self._stirred.set()
+                    while stream.alive:  # type: ignore[truthy-function]  # a property, which Motor's stub calls a method
+                        if await stream.try_next() is not None:
+                            self._stirred.set()
+            except DatabaseError as error:
+                log.warning("live: change stream ended, opening it again", error=type(error).__name__)
+            await asyncio.sleep(0.2)

@@ -1,0 +1,258 @@
+"""One event as stored, and what an event may not say."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final
+
+from beanie import Document
+
+from models import agents
+from models.enums import DescribedEnum
+from models.errors import BadInput
+from models.store.database import Key
+
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+AHEAD: Final = timedelta(hours=24)
+MOST_TOKENS: Final = 10**12
+MOST_LATENCY_MS: Final = 7 * 24 * 3600 * 1000
+MOST_COST: Final = Decimal(1_000_000)
+LARGEST_BATCH: Final = 1000
+UNNAMED_MODEL: Final = ""
+"""What an event without a model is filed under."""
+
+_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class UsageEvent(Document):
+    """One call of a model, as a service reported it; never changed.
+
+    The key is source and idempotency key together, so that the event and the proof that it was counted are one
+    document: neither can be stored without the other.
+    """
+
+    id: str  # type: ignore[assignment]  # source and idempotency key
+    agent: Key
+    at: datetime
+    model: str
+    provider: str | None = None
+    labels: dict[str, str] | None = None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    messages: int
+    cost_nanodollars: int | None = None
+    latency_ms: int | None = None
+    conversation: str | None = None
+    user: str | None = None
+    thread: str | None = None
+    parent: str | None = None
+    content: bytes
+    commit: Key
+
+    class Settings:
+        """Where it is stored. No index beside the key: nothing but `rebuild` reads events, and it reads them all."""
+
+        name = "usage_events"
+
+
+class ItemOutcome(DescribedEnum):
+    """What became of one item of a batch."""
+
+    ACCEPTED = "ACCEPTED", "Stored and counted."
+    DUPLICATE = (
+        "DUPLICATE",
+        "Stored and counted before: nothing changed. Its code is CONTENT_DIFFERS when it now says something else.",
+    )
+    REJECTED = (
+        "REJECTED",
+        "Not stored: `code`, `field` and `message` say why. The rest of the batch is not affected.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item, and for a refusal why."""
+
+    outcome: ItemOutcome
+    code: str | None = None
+    message: str | None = None
+    field: str | None = None
+
+
+ACCEPTED: Final = Outcome(ItemOutcome.ACCEPTED)
+DUPLICATE: Final = Outcome(ItemOutcome.DUPLICATE)
+CONTENT_DIFFERS: Final = Outcome(
+    ItemOutcome.DUPLICATE,
+    "CONTENT_DIFFERS",
+    "An event with this id and source was counted before, and it said something else. The first one counts.",
+)
+
+
+def rejected(field: str, message: str, *, code: str = "BAD_USER_INPUT") -> Outcome:
+    """Refuse one item, naming its field in snake_case."""
+    return Outcome(ItemOutcome.REJECTED, code, message, field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event as reported. Counts are inclusive, as OpenTelemetry's: prompt holds cached, completion reasoning."""
+
+    source: str
+    id: str
+    agent: agents.Ref
+    at: datetime | None = None
+    model: str | None = None
+    provider: str | None = None
+    labels: Mapping[str, str] | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    messages: int = 1
+    cost: Decimal | None = None
+    latency_ms: int | None = None
+    conversation: str | None = None
+    user: str | None = None
+    thread: str | None = None
+    parent: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Source and idempotency key; the separator can stand in neither."""
+        return f"{self.source}\x1f{self.id}"
+
+    def content(self) -> bytes:
+        """Digest what the event says, so that a repeat that says something else is noticed (16 bytes)."""
+        said = (
+            self.agent, self.at, self.model, self.provider, sorted(self.labels.items()) if self.labels else None,
+            self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.cache_write_tokens,
+            self.reasoning_tokens, self.messages, self.cost, self.latency_ms, self.conversation, self.user,
+            self.thread, self.parent,
+        )  # fmt: skip
+        return hashlib.blake2b(repr(said).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def row(self, agent: Key, *, now: datetime, commit: Key) -> dict[str, Any]:
+        """Write the event as stored; what is not known is left out."""
+        row: dict[str, Any] = {
+            "_id": self.key,
+            "agent": agent,
+            "at": self.at or now,
+            "model": self.model or UNNAMED_MODEL,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "messages": self.messages,
+            "content": self.content(),
+            "commit": commit,
+        }
+        for name in ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "latency_ms"):
+            if (value := getattr(self, name)) is not None:
+                row[name] = value
+        for name in ("provider", "conversation", "user", "thread", "parent"):
+            if value := getattr(self, name):
+                row[name] = value
+        if self.labels:
+            row["labels"] = dict(self.labels)
+        if self.cost is not None:
+            row["cost_nanodollars"] = nanodollars(self.cost)
+        return row
+
+
+def check_source(source: str) -> None:
+    """Check the name of the reporting system. Raises `BadInput`."""
+    if not 1 <= len(source) <= _LABEL or _UNFIT.search(source):
+        raise BadInput.at("source", f"A source has 1 to {_LABEL} characters and no control characters.")
+
+
+def check_size(count: int, *, field: str = "events") -> None:
+    """Check how many items come at once. Raises `BadInput`."""
+    if not 1 <= count <= LARGEST_BATCH:
+        raise BadInput.at(field, f"Report 1 to {LARGEST_BATCH} at once.")
+
+
+def nanodollars(usd: Decimal) -> int:
+    """Turn US dollars into whole nanodollars, the last half rounded to even."""
+    return int(usd.scaleb(9).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+
+
+def fault(event: Event, *, now: datetime) -> Outcome | None:
+    """Say what is wrong with an event, or None."""
+    return _fault_of_texts(event) or _fault_of_counts(event) or _fault_of_time(event, now)
+
+
+_TEXTS: Final[Mapping[str, int]] = {
+    "id": 200,
+    "model": 200,
+    "provider": 100,
+    "conversation": 200,
+    "user": 200,
+    "thread": 200,
+    "parent": 200,
+}
+_NAME: Final = 200
+_LABELS: Final = 10
+_LABEL: Final = 64
+
+
+def _fault_of_texts(event: Event) -> Outcome | None:
+    if not event.id:
+        return rejected("id", "An event needs an id: the same value for every retry of the same event.")
+    texts = [(field, getattr(event, field), most) for field, most in _TEXTS.items()]
+    if isinstance(event.agent, str):
+        if not event.agent.strip():
+            return rejected("agent.name", "A name cannot be empty.")
+        texts.append(("agent.name", event.agent, _NAME))
+    for key, value in (event.labels or {}).items():
+        texts += [("labels", key, _LABEL), ("labels", value, _LABEL)]
+    for field, value, most in texts:
+        if value and len(value) > most:
+            return rejected(field, f"At most {most} characters.")
+        if value and _UNFIT.search(value):
+            return rejected(field, "No control characters, line breaks or broken Unicode.")
+    if len(event.labels or {}) > _LABELS:
+        return rejected("labels", f"At most {_LABELS} labels.")
+    return None
+
+
+_COUNTS: Final = (
+    "prompt_tokens",
+    "completion_tokens",
+    "messages",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+
+def _fault_of_counts(event: Event) -> Outcome | None:
+    for field in _COUNTS:
+        value = getattr(event, field)
+        if value is not None and not 0 <= value <= MOST_TOKENS:
+            return rejected(field, f"A count lies between 0 and {MOST_TOKENS}.")
+    if (event.cached_tokens or 0) + (event.cache_write_tokens or 0) > event.prompt_tokens:
+        field = "cached_tokens" if (event.cached_tokens or 0) > event.prompt_tokens else "cache_write_tokens"
+        return rejected(
+            field,
+            "Cached and cache-write tokens are parts of the prompt tokens here, as in OpenTelemetry. Anthropic's API "
+            "counts them apart: report promptTokens as input_tokens + cache_read_input_tokens + "
+            "cache_creation_input_tokens.",
+        )
+    if (event.reasoning_tokens or 0) > event.completion_tokens:
+        return rejected("reasoning_tokens", "Reasoning tokens are a part of the completion tokens.")
+    if event.latency_ms is not None and not 0 <= event.latency_ms <= MOST_LATENCY_MS:
+        return rejected("latency_ms", f"A latency lies between 0 and {MOST_LATENCY_MS} ms.")
+    if event.cost is not None and not 0 <= event.cost <= MOST_COST:
+        return rejected("cost", f"A cost lies between 0 and {MOST_COST} US dollars.")
+    return None
+
+
+def _fault_of_time(event: Event, now: datetime) -> Outcome | None:
+    if event.at is None or EARLIEST <= event.at <= now + AHEAD:
+        return None
+    return rejected("at", f"A time lies between {EARLIEST:%Y-%m-%d} and 24 hours from now.")

@@ -1,0 +1,194 @@
+"""Builds the services, starts and stops them in order, and routes requests to them."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from beanie import Document
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+import resolvers
+from auth.authenticator import Authenticator
+from auth.minting import Minting
+from auth.registration import Registration
+from auth.signin import SignIn
+from graph import schema
+from graph.context import Services
+from models.agents import Agent
+from models.alerts import rules
+from models.alerts.raised import Alert, AlertState
+from models.alerts.rules import AlertRule
+from models.keys import ApiKey
+from models.ratings import Rating
+from models.sessions import Session
+from models.store import database, sequences
+from models.store.commits import Commits
+from models.store.database import Database
+from models.store.live import Live
+from models.store.outbox import OutboxItem
+from models.usage.counting import Counting
+from models.usage.days import UsageHours, UsageMonth
+from models.usage.events import UsageEvent
+from models.usage.seen import Seen
+from models.users import User
+from server import health, logs, playground
+from server.credentials import Door
+from server.http import GraphQLOverHTTP
+from server.mongod import Mongod
+from server.operations import Operations
+from server.settings import Settings, load
+from server.sse import EventStreams
+from server.websocket import WebSockets
+
+DOCUMENTS: Final[Sequence[type[Document]]] = (
+    User,
+    Session,
+    ApiKey,
+    Agent,
+    Rating,
+    AlertRule,
+    Alert,
+    AlertState,
+    UsageEvent,
+    UsageMonth,
+    UsageHours,
+    Seen,
+    OutboxItem,
+    sequences.Sequence,
+)
+
+_PLAYGROUND: Final = Path(__file__).parent.parent / "playground" / "dist"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a process is made of while it runs."""
+
+    database: Database
+    services: Services
+    authenticator: Authenticator
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Database]:
+    """Open the database: the one that MONGODB_URI names, else the embedded one, started here or joined."""
+    async with AsyncExitStack() as stack:
+        if settings.mongodb_uri:
+            uri = settings.mongodb_uri.get_secret_value()
+        else:
+            uri = (await stack.enter_async_context(Mongod(settings.data_dir))).uri
+        yield await stack.enter_async_context(database.connect(uri, settings.mongodb_dbname, DOCUMENTS))
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Start every service, and stop them in the opposite order: what was taken in is stored before the database goes."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened(settings))
+        await rules.keep_default(
+            threshold=settings.token_usage_threshold,
+            cooldown_hours=settings.notification_cooldown_hours,
+            now=datetime.now(UTC),
+        )
+        live = await stack.enter_async_context(Live(store, [Alert]))
+        commits = await stack.enter_async_context(Commits(UsageEvent))
+        services = Services(
+            commits=commits,
+            counting=Counting(settings.zone),
+            live=live,
+            signin=SignIn(),
+            registration=Registration(),
+            minting=Minting(),
+            zone=settings.zone,
+        )
+        yield Running(store, services, Authenticator())
+
+
+def create(settings: Settings | None = None) -> Starlette:
+    """Make the application; uvicorn's workers call it without arguments and find their settings in the environment."""
+    settings = settings or load()
+    logs.configure(settings.log_level)
+    streams = EventStreams()
+
+    @asynccontextmanager
+    async def lifespan(application: Starlette) -> AsyncIterator[None]:
+        async with running(settings) as parts:
+            application.router.routes.extend(_routes(settings, parts, streams))
+            with _told_of_the_end(streams.stopping):
+                yield
+
+    return Starlette(lifespan=lifespan, middleware=_middleware(settings))
+
+
+def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterator[BaseRoute]:
+    built = schema.build(
+        resolvers.Query, resolvers.Mutation, resolvers.Subscription, introspection=settings.introspection
+    )
+    runner = Operations(built, parts.services)
+    door = Door(parts.authenticator, origins=settings.allowed_origins)
+    page = partial(playground.page, _PLAYGROUND) if settings.playground else None
+    # Route and WebSocketRoute on one path: a Mount would answer POST with a redirect.
+    yield Route(
+        "/graphql",
+        GraphQLOverHTTP(
+            runner, door, streams=streams, max_body_bytes=settings.max_body_bytes, playground=page
+        ),
+    )
+    yield WebSocketRoute("/graphql", WebSockets(runner, door).serve)
+    yield from health.routes(parts.database)
+    if settings.playground:
+        yield from playground.routes(_PLAYGROUND)
+
+
+def _middleware(settings: Settings) -> Sequence[Middleware]:
+    if not settings.allowed_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+            allow_credentials=True,
+        )
+    ]
+
+
+@contextmanager
+def _told_of_the_end(stopping: asyncio.Event) -> Iterator[None]:
+    """Set `stopping` when the process is asked to stop.
+
+    uvicorn closes WebSockets itself, but waits for HTTP answers without telling them; a stream would never end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stopping.set)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,246 @@
+"""The environment, checked: every setting with what it means; default secrets are refused."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.errors import Refused
+
+_SHORTEST_SECRET = 32
+# Long enough, and printed in tutorials and examples all over the world.
+_KNOWN_SECRETS = frozenset(
+    {
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "your-secret-key-change-in-production",
+        "your-secret-key-change-this-in-production",
+        "your-super-secret-key-change-in-production",
+        "change-this-secret-key-in-production",
+    }
+)
+_FEWEST_CHARACTERS = 8
+
+
+class Settings(BaseSettings):
+    """What can be configured. Each setting is an environment variable of the same name."""
+
+    model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", hide_input_in_errors=True, frozen=True)
+
+    demo: bool = Field(
+        default=False,
+        description="Demo mode: demo accounts and data, a generated SECRET_KEY, playground and introspection on. "
+        "Never for production.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and says which.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that serve, on one port.")
+    data_dir: Path = Field(
+        default=Path(".agenthub"), description="Where the embedded database and generated secrets are kept."
+    )
+
+    mongodb_uri: SecretStr | None = Field(
+        default=None,
+        description="A MongoDB replica set, 6.0 or newer, with its options. Without it the embedded database is used.",
+    )
+    mongodb_dbname: str = Field(
+        default="agenthub_db",
+        min_length=1,
+        max_length=63,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Name of the database.",
+    )
+
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Signs access tokens: 32 random bytes or more. Required outside demo mode.",
+    )
+    secret_key_file: Path | None = Field(
+        default=None, description="A file that holds SECRET_KEY, for container secrets. SECRET_KEY goes before it."
+    )
+    algorithm: Literal["HS256", "HS384", "HS512"] = Field(
+        default="HS256", description="How access tokens are signed: HS256, HS384 or HS512."
+    )
+    access_token_expire_minutes: int = Field(
+        default=60, ge=1, le=43_200, description="Life of an access token and of the browser's cookie, in minutes."
+    )
+    password_cost: Literal["standard", "cheap"] = Field(
+        default="standard",
+        description="What hashing a password costs: standard, or cheap for tests (never for real accounts).",
+    )
+    registration_open: bool = Field(
+        default=True, description="Whether anyone may register; false leaves it to admins to create accounts."
+    )
+    admin_email: str | None = Field(
+        default=None, description="E-mail of the first admin, made at start when there is no admin yet."
+    )
+    admin_password: SecretStr | None = Field(default=None, description="Password of that first admin.")
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of web pages on other hosts that may use the service, separated by commas, "
+        "like https://hub.example.com.",
+    )
+    introspection: bool = Field(
+        default=False, description="Whether clients may read the schema; always true in demo mode unless set."
+    )
+    playground: bool = Field(
+        default=False, description="Whether /graphql opens the playground in a browser; true in demo mode unless set."
+    )
+    max_body_bytes: int = Field(
+        default=4_000_000,
+        ge=10_000,
+        le=100_000_000,
+        description="Largest request body and WebSocket message, in bytes. 1,000 usage events fit the default.",
+    )
+
+    time_zone: str = Field(
+        default="UTC",
+        description="Time zone of the company, an IANA name like Europe/Berlin: whose days usage is counted by. "
+        "After a change run `rebuild usage`.",
+    )
+    token_usage_threshold: int = Field(
+        default=100_000,
+        ge=0,
+        le=2**53 - 1,
+        description="Total tokens past which an agent raises an alert, by the rule that exists from the start.",
+    )
+    notification_cooldown_hours: float = Field(
+        default=24.0, gt=0, le=8760, description="Hours until that rule speaks again for the same agent."
+    )
+    mailgun_api_key: SecretStr | None = Field(
+        default=None, description="Mailgun's API key. Without it and MAILGUN_DOMAIN no e-mail is sent."
+    )
+    mailgun_domain: str | None = Field(default=None, description="The sending domain at Mailgun.")
+    mailgun_from_email: str | None = Field(
+        default=None, description="Sender of e-mails; AgentHub <noreply@{MAILGUN_DOMAIN}> when not set."
+    )
+    mailgun_base_url: str = Field(
+        default="https://api.mailgun.net",
+        pattern=r"^https?://",
+        description="Mailgun's API; https://api.eu.mailgun.net for its European region.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least weighty log line: debug (with a line per request), info, warning or error."
+    )
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(origin.strip().rstrip("/").lower() for origin in value.split(",") if origin.strip())
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, separator, host = origin.partition("://")
+            if scheme not in {"http", "https"} or not separator or not host or set(host) & set("/*?# @"):
+                raise ValueError("each is a scheme and a host, like https://hub.example.com, without a path or *")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("there is no such time zone; an IANA name is expected, like Europe/Berlin") from None
+        return value
+
+    @field_validator(
+        "mongodb_uri", "secret_key", "secret_key_file", "admin_email", "admin_password", "mailgun_api_key",
+        "mailgun_domain", "mailgun_from_email",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        # Compose files and shells pass on variables that nobody set as empty ones.
+        return None if value == "" else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_opens(cls, values: Any) -> Any:  # noqa: ANN401  # whatever the sources gave
+        if str(values.get("demo", "")).lower() in {"1", "true", "yes", "on", "t", "y"}:
+            return {"introspection": True, "playground": True} | values
+        return values
+
+    @model_validator(mode="after")
+    def _admin_is_whole(self) -> Self:
+        if bool(self.admin_email) != bool(self.admin_password):
+            raise ValueError("ADMIN_EMAIL and ADMIN_PASSWORD are set together or not at all")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The company's time zone."""
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def sender(self) -> str:
+        """Who e-mails come from."""
+        return self.mailgun_from_email or f"AgentHub <noreply@{self.mailgun_domain}>"
+
+    def signing_key(self) -> str:
+        """Give the key that signs tokens; in demo mode make one where none is set, and keep it.
+
+        Raises `Refused` for a missing, short or well-known one outside demo mode.
+        """
+        key = self._given_key()
+        if self.demo:
+            return key or _kept_key(self.data_dir / "secret.key")
+        if key is None:
+            raise Refused(
+                "SECRET_KEY is not set. Give it 32 random bytes or more, for example from `openssl rand -hex 32`, "
+                "or start with --demo to try things out."
+            )
+        if len(key.encode()) < _SHORTEST_SECRET:
+            raise Refused(f"SECRET_KEY is too short: it has {len(key.encode())} bytes and needs {_SHORTEST_SECRET}.")
+        if key.lower() in _KNOWN_SECRETS or len(set(key)) < _FEWEST_CHARACTERS:
+            raise Refused("SECRET_KEY can be guessed. Make one with `openssl rand -hex 32`.")
+        return key
+
+    def _given_key(self) -> str | None:
+        if self.secret_key:
+            return self.secret_key.get_secret_value()
+        if self.secret_key_file is None:
+            return None
+        try:
+            return self.secret_key_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise Refused(f"SECRET_KEY_FILE cannot be read: {reason}.") from None
+
+
+def load() -> Settings:
+    """Read the environment. Raises `Refused` with one line that names the first variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        name = str(fault["loc"][0]).upper() if fault["loc"] else ""
+        raise Refused(f"{name}: {message}." if name else f"{message}.") from None
+
+
+def _kept_key(path: Path) -> str:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            # Written whole under another name first, so that a second process never reads half a key.
+            draft = path.with_name(f"{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink(missing_ok=True)
+        return path.read_text().strip()
+    except OSError as error:
+        raise Refused(f"The data directory {path.parent} cannot be used: {error.strerror}.") from None
