@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.errors import Forbidden
 from models.keys import ApiKeyScope
 from models.store.database import Key
 from models.users import Role
@@ -33,6 +34,12 @@ class Viewer:
     def is_nobody(self) -> bool:
         """Whether nothing was shown that says who asks."""
         return self.user is None and self.api_key is None
+
+    def require_user(self) -> Key:
+        """Give the person's key. Raises `Forbidden` when it is no person."""
+        if self.user is None:
+            raise Forbidden("For people who are signed in.")
+        return self.user
 
     @property
     def scope(self) -> str:

@@ -1,7 +1,7 @@
 """Ratings as clients see and give them."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import strawberry
 from strawberry import ID, Private
@@ -15,6 +15,10 @@ from graph.language.nodes import Node, key_of
 from graph.language.rows import reader
 from models import agents, ratings, users
 from models.store.database import Key, Row
+
+if TYPE_CHECKING:
+    from graph.agents import Agent, AgentBy
+    from graph.users import User
 
 
 @object_type
@@ -65,12 +69,12 @@ class Rating(Node):
     """When the rating was last replaced."""
 
     @field
-    async def agent(self, info: Info) -> Annotated["graph.agents.Agent", strawberry.lazy("graph.agents")]:
-        """The agent that is rated."""
+    async def agent(self, info: Info) -> Annotated["Agent", strawberry.lazy("graph.agents")]:
+        """Give the agent that is rated."""
         return graph.agents.Agent.of(await info.context.load(agents.by_keys, self.agent_key))
 
     @field
-    async def user(self, info: Info) -> Annotated["graph.users.User", strawberry.lazy("graph.users")] | None:
+    async def user(self, info: Info) -> Annotated["User", strawberry.lazy("graph.users")] | None:
         """Who rated; null when the account is gone."""
         row = await info.context.find(users.by_keys, self.user_key)
         return graph.users.User.of(row) if row else None
@@ -81,7 +85,7 @@ class Rating(Node):
         return _rating(row)
 
     @classmethod
-    async def find_node(cls, context: Context, key: str) -> "Rating | None":
+    async def find_node(cls, context: Context, key: str) -> "Rating | None":  # noqa: ARG003  # some types ask the context
         """Find one by its key."""
         row = await ratings.find(key_of(key))
         return cls.of(row) if row else None
@@ -109,7 +113,7 @@ class StarMeaning:
 class RateAgentInput:
     """A rating of an agent."""
 
-    agent: Annotated["graph.agents.AgentBy", strawberry.lazy("graph.agents")]
+    agent: Annotated["AgentBy", strawberry.lazy("graph.agents")]
     """Which agent."""
     stars: int
     """1 to 5."""
@@ -123,7 +127,7 @@ class RateAgentPayload:
 
     rating: Rating
     """Your rating."""
-    agent: Annotated["graph.agents.Agent", strawberry.lazy("graph.agents")]
+    agent: Annotated["Agent", strawberry.lazy("graph.agents")]
     """The agent, its average and count brought up to date."""
 
 
@@ -134,7 +138,7 @@ class RateAgentPayload:
 class RemoveRatingInput:
     """Which rating to take back."""
 
-    agent: Annotated["graph.agents.AgentBy", strawberry.lazy("graph.agents")]
+    agent: Annotated["AgentBy", strawberry.lazy("graph.agents")]
     """The agent that you rated."""
 
 
@@ -144,5 +148,5 @@ class RemoveRatingPayload:
 
     removed_id: ID
     """The id that the rating had."""
-    agent: Annotated["graph.agents.Agent", strawberry.lazy("graph.agents")]
+    agent: Annotated["Agent", strawberry.lazy("graph.agents")]
     """The agent, its average and count brought up to date."""

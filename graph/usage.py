@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 from strawberry import ID, Private
@@ -21,6 +21,9 @@ from models.store.database import Key, Row
 from models.usage import days, events
 from models.usage.days import Span, Totals
 from models.usage.events import Event, Outcome
+
+if TYPE_CHECKING:
+    from graph.agents import Agent, AgentBy
 
 ItemOutcome = expose(events.ItemOutcome)
 
@@ -150,7 +153,7 @@ class UsageHour:
         return cls(hour=hour, **_line(sums))
 
 
-def _line(sums: Mapping[str, int]) -> Any:
+def _line(sums: Mapping[str, int]) -> Any:  # noqa: ANN401  # keyword arguments of two types
     prompt, completion, unsplit = sums["prompt_tokens"], sums["completion_tokens"], sums["unsplit_tokens"]
     return {
         "messages": sums["messages"],
@@ -167,7 +170,7 @@ def _line(sums: Mapping[str, int]) -> Any:
 class AgentUsage:
     """One agent's share."""
 
-    agent: Annotated["graph.agents.Agent", strawberry.lazy("graph.agents")]
+    agent: Annotated["Agent", strawberry.lazy("graph.agents")]
     """The agent."""
     totals: UsageTotals
     """Its figures over the days asked for."""
@@ -220,7 +223,6 @@ class Usage:
     @field
     async def by_agent(
         self,
-        info: Info,
         first: Annotated[int, strawberry.argument(description="How many, 1 to 100.")] = 20,
     ) -> list[AgentUsage]:
         """Agent by agent, highest tokens first, those without use left out; at most 100."""
@@ -263,7 +265,7 @@ class UsageEventInput:
 
     id: ID
     """Idempotency key, yours: the same value for every retry of the same event. Kept as long as the figures are."""
-    agent: Annotated["graph.agents.AgentBy", strawberry.lazy("graph.agents")]
+    agent: Annotated["AgentBy", strawberry.lazy("graph.agents")]
     """Whose usage it is. An unknown name is registered; an unknown id refuses the event."""
     at: datetime | None = None
     """When it happened; now, when left out. At most 24 hours ahead."""

@@ -1,20 +1,17 @@
 """The registry: create, change, find, search, mark as deleted."""
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 
-from beanie import Document
 from pydantic import AfterValidator, BaseModel, Field
 
 from models import text
 from models.enums import DescribedEnum
 from models.errors import BadInput, Conflict, Forbidden, NotFound
 from models.store import database, pages
-from models.store.database import ASCENDING, DuplicateKeyError, IndexModel, Key, ReturnDocument, Row, Session
+from models.store.database import ASCENDING, DuplicateKeyError, IndexModel, Key, ReturnDocument, Row, Session, Stored
 from models.store.pages import Order, Page, Window
 
 
@@ -55,6 +52,13 @@ class OrderField(DescribedEnum):
     RATING = "RATING", "Average stars; unrated agents count as the lowest."
     TOTAL_TOKENS = "TOTAL_TOKENS", "Lifetime tokens."
     MESSAGES = "MESSAGES", "Lifetime messages."
+
+
+class Direction(DescribedEnum):
+    """Which way a list is ordered."""
+
+    ASC = "ASC", "Smallest, earliest or first in the alphabet first."
+    DESC = "DESC", "Largest, latest or last in the alphabet first."
 
 
 def _without_repeats(tags: list[str]) -> list[str]:
@@ -107,7 +111,7 @@ class Stars(BaseModel):
     distribution: dict[str, int] = {"1": 0, "2": 0, "3": 0, "4": 0, "5": 0}
 
 
-class Agent(Document, AgentFields):
+class Agent(Stored, AgentFields):
     """One agent, with the figures that lists are ordered by."""
 
     owner: Key | None = None
@@ -188,9 +192,8 @@ class Filter:
             wanted["owner"] = None if self.unclaimed else {"$ne": None}
         if self.owner is not None:
             wanted["owner"] = self.owner
-        if self.search is not None and (words := _words(self.search)):
-            # A prefix is a range of the index; each word of the search must begin some word of the agent.
-            wanted["$and"] = [{"words": {"$elemMatch": {"$gte": word, "$lt": word + "\U0010ffff"}}} for word in words]
+        if self.search is not None and (words := text.words(self.search)):
+            wanted["$and"] = [text.begins("words", word) for word in words]
         return wanted
 
 
@@ -250,8 +253,13 @@ async def keys_of(chosen: Filter) -> Sequence[Key]:
 # ---------------------------------------------------------------- writes
 
 
-async def create(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> Row:
-    """Register an agent. Raises `BadInput` with every fault, `Conflict` for a name that is taken."""
+async def create(values: Mapping[str, Any], *, owner: Key | None, by_person: bool, now: datetime) -> Row:
+    """Register an agent; a person says the discipline.
+
+    Raises `BadInput` with every fault, `Conflict` for a name that is taken.
+    """
+    if by_person and values.get("discipline") is None:
+        raise BadInput.at("discipline", "Say which discipline the agent works for.", code="REQUIRED")
     checked = text.validate(AgentFields, values, partial=False)
     try:
         row = _new(checked, owner=owner, now=now)
@@ -284,7 +292,7 @@ async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None,
     async def body(session: Session) -> Row:
         row = await _mine(ref, only_owner, session=session)
         merged = {**row, **changed}
-        derived = {"name_folded": fold(merged["name"]), "words": _all_words(merged)}
+        derived = {"name_folded": text.fold(merged["name"]), "words": _all_words(merged)}
         after: Row = await database.collection(Agent).find_one_and_update(
             {"_id": row["_id"]},
             {"$set": {**changed, **derived, "updated_at": now}},
@@ -332,36 +340,19 @@ def by_name(name: str) -> Discipline | None:
     return Discipline.PENCIL_AGENTS if "pencil" in name.casefold() else None
 
 
-def fold(name: str) -> str:
-    """Write a name as it is ordered: without regard to case and form."""
-    return unicodedata.normalize("NFKC", name).casefold()
-
-
-_WORD: Final = re.compile(r"[^\W_]+")
 _MOST_WORDS: Final = 500
-_MOST_SEARCHED: Final = 10
 _SEARCHED: Final = ("name", "description", "department", "contact_person", "project")
 
 
-def _words(*texts: str | None, most: int = _MOST_SEARCHED) -> list[str]:
-    # Without accents, so that “cafe” finds “Café”.
-    plain = (
-        "".join(c for c in unicodedata.normalize("NFKD", each.casefold()) if not unicodedata.combining(c))
-        for each in texts
-        if each
-    )
-    return list(dict.fromkeys(word[:50] for each in plain for word in _WORD.findall(each)))[:most]
-
-
 def _all_words(row: Mapping[str, Any]) -> list[str]:
-    return _words(*(row.get(field) for field in _SEARCHED), *row.get("tags", ()), most=_MOST_WORDS)
+    return text.words(*(row.get(field) for field in _SEARCHED), *row.get("tags", ()), most=_MOST_WORDS)
 
 
 def _new(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> dict[str, Any]:
     agent = Agent(
         **values,
         owner=owner,
-        name_folded=fold(values["name"]),
+        name_folded=text.fold(values["name"]),
         words=_all_words(values),
         created_at=now,
         updated_at=now,
@@ -384,9 +375,3 @@ async def _mine(ref: Ref, only_owner: Key | None, *, session: Session) -> Row:
 
 def _taken() -> Conflict:
     return Conflict("There is an agent of this name already.", field="name")
-
-
-def discipline_is_told(values: Mapping[str, Any]) -> None:
-    """Check what is asked of a person who registers an agent, and not of a collector."""
-    if values.get("discipline") is None:
-        raise BadInput.at("discipline", "Say which discipline the agent works for.", code="REQUIRED")

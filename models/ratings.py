@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
-from beanie import Document
 from pydantic import BaseModel, Field
 
 from models import agents, text
 from models.agents import Agent
 from models.errors import NotFound
 from models.store import database, pages
-from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, ReturnDocument, Row, Session
+from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, ReturnDocument, Row, Session, Stored
 from models.store.pages import Order, Page, Window
 
 
@@ -22,7 +21,7 @@ class RatingFields(BaseModel):
     comment: Annotated[str, text.Lines(2000)] | None = None
 
 
-class Rating(Document, RatingFields):
+class Rating(Stored, RatingFields):
     """One person's rating of one agent."""
 
     agent: Key

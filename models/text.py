@@ -1,6 +1,7 @@
 """What text may be, and the check of given fields that names every fault at once."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -78,6 +79,30 @@ def validate(model: type[BaseModel], values: Mapping[str, Any], *, partial: bool
         for name, field in model.model_fields.items():
             checked.setdefault(name, field.get_default(call_default_factory=True))
     return checked
+
+
+def fold(name: str) -> str:
+    """Write a name as it is ordered: without regard to case and form."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+_WORD: Final = re.compile(r"[^\W_]+")
+_LONGEST_WORD: Final = 50
+
+
+def words(*texts: str | None, most: int = 10) -> list[str]:
+    """Cut texts into the words that a search finds them by: without case and without accents."""
+    plain = (
+        "".join(c for c in unicodedata.normalize("NFKD", each.casefold()) if not unicodedata.combining(c))
+        for each in texts
+        if each
+    )
+    return list(dict.fromkeys(word[:_LONGEST_WORD] for each in plain for word in _WORD.findall(each)))[:most]
+
+
+def begins(field: str, word: str) -> Mapping[str, Any]:
+    """Filter for documents of which one word begins like this: a range of the index over `field`, no scan."""
+    return {field: {"$elemMatch": {"$gte": word, "$lt": word + "\U0010ffff"}}}
 
 
 def _required(model: type[BaseModel]) -> list[str]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,8 +21,10 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 import resolvers
 from auth.authenticator import Authenticator
 from auth.minting import Minting
+from auth.passwords import Passwords
 from auth.registration import Registration
 from auth.signin import SignIn
+from auth.tokens import TokenMaker
 from graph import schema
 from graph.context import Services
 from models.agents import Agent
@@ -72,6 +74,16 @@ _PLAYGROUND: Final = Path(__file__).parent.parent / "playground" / "dist"
 
 
 @dataclass(frozen=True, slots=True)
+class Accounts:
+    """What it takes to make accounts and keys, from the command line too."""
+
+    database: Database
+    passwords: Passwords
+    registration: Registration
+    minting: Minting
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """What a process is made of while it runs."""
 
@@ -92,27 +104,39 @@ async def opened(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
+async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
+    """Open the database and start what makes accounts and keys; needs no SECRET_KEY."""
+    async with opened(settings) as store, Passwords(settings.password_cost) as passwords:
+        registration = Registration(passwords, is_open=settings.registration_open)
+        yield Accounts(store, passwords, registration, Minting())
+
+
+@asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Start every service, and stop them in the opposite order: what was taken in is stored before the database goes."""
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(opened(settings))
+    tokens = TokenMaker(
+        settings.signing_key(),
+        older=settings.older_keys,
+        algorithm=settings.algorithm,
+        life=timedelta(minutes=settings.access_token_expire_minutes),
+    )
+    async with accounts(settings) as made:
         await rules.keep_default(
             threshold=settings.token_usage_threshold,
             cooldown_hours=settings.notification_cooldown_hours,
             now=datetime.now(UTC),
         )
-        live = await stack.enter_async_context(Live(store, [Alert]))
-        commits = await stack.enter_async_context(Commits(UsageEvent))
-        services = Services(
-            commits=commits,
-            counting=Counting(settings.zone),
-            live=live,
-            signin=SignIn(),
-            registration=Registration(),
-            minting=Minting(),
-            zone=settings.zone,
-        )
-        yield Running(store, services, Authenticator())
+        async with Live(made.database, [Alert]) as live, Commits(UsageEvent) as commits:
+            services = Services(
+                commits=commits,
+                counting=Counting(settings.zone),
+                live=live,
+                signin=SignIn(made.passwords, tokens),
+                registration=made.registration,
+                minting=made.minting,
+                zone=settings.zone,
+            )
+            yield Running(made.database, services, Authenticator(tokens))
 
 
 def create(settings: Settings | None = None) -> Starlette:

@@ -2,40 +2,37 @@
 
 import asyncio
 import os
-import signal
-import socket
 import sys
+import tomllib
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
-from importlib import metadata
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import structlog
 import typer
-import uvicorn
 import uvloop
 from rich.console import Console
 from rich.panel import Panel
-from uvicorn.supervisors import Multiprocess
+from rich.status import Status
 
 import resolvers
 from graph import schema
-from models.errors import AgentHubError, Refused
-from server import application, demo, logs
-from server.mongod import Mongod, MongodError
+from models import users
+from models.errors import AgentHubError, NotFound, Refused
+from models.keys import ApiKeyScope
+from models.users import Role
+from server import application, demo, logs, serving
+from server.application import Running
+from server.mongod import MongodError
 from server.settings import Settings, load
 
 T = TypeVar("T")
 
-# In-flight requests and the database have to end before a process manager loses its patience, mostly after 10 s.
-_GRACE_S: Final = 6
-_UNREAD_MS: Final = 30_000
-_BACKLOG: Final = 2048
+_PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
 log = structlog.get_logger()
-out = Console(highlight=False)
+out = Console(highlight=False, soft_wrap=True)
 
 cli = typer.Typer(
     name="agenthub",
@@ -44,11 +41,11 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-rebuild_cli = typer.Typer(help="Compute stored figures again from what they were computed from.", no_args_is_help=True)
-cli.add_typer(rebuild_cli, name="rebuild")
+rebuild = typer.Typer(help="Compute stored figures again from what they were computed from.", no_args_is_help=True)
+cli.add_typer(rebuild, name="rebuild")
 
-Uri = Annotated[str | None, typer.Option("--mongodb-uri", help="MongoDB replica set; embedded without it.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database is kept.")]
+Uri = Annotated[str | None, typer.Option(help="MongoDB replica set; the embedded database without it.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the embedded database is kept.")]
 
 
 def main() -> None:
@@ -56,20 +53,16 @@ def main() -> None:
     try:
         cli()
     except (AgentHubError, MongodError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]agenthub:[/] {message}", markup=True)
-    sys.exit(1)
+        print(f"agenthub: {error}", file=sys.stderr)  # noqa: T201  # rich would read brackets in it as markup
+        sys.exit(1)
 
 
 @cli.callback(invoke_without_command=True)
-def _version(
-    *, version: Annotated[bool, typer.Option("--version", help="Say which version this is.", is_eager=True)] = False
+def _options(
+    *, version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False
 ) -> None:
     if version:
-        out.print("agenthub")
+        out.print(tomllib.loads(_PROJECT.read_text())["project"]["version"])
         raise typer.Exit
 
 
@@ -92,24 +85,106 @@ def serve(
         mongodb_uri=mongodb_uri,
         data_dir=data_dir,
     )
-    settings.signing_key()
-    _run(_serve(settings))
+
+    async def prepare(parts: Running) -> None:
+        await _first_admin(settings, parts)
+        if settings.demo:
+            with Status("Loading demo data", console=out) as status:
+                await demo.load(parts.services, progress=status.update)
+
+    _run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
 
 
 @cli.command()
 def create_admin(
     *,
-    email: Annotated[str, typer.Option(prompt=True, envvar="ADMIN_EMAIL", help="E-mail to sign in with.")],
-    name: Annotated[str, typer.Option(help="Name to show.")] = "Admin",
+    email: Annotated[str, typer.Option(prompt=True, help="E-mail to sign in with.")],
     password: Annotated[
         str,
-        typer.Option(prompt=True, confirmation_prompt=True, hide_input=True, envvar="ADMIN_PASSWORD"),
+        typer.Option(
+            prompt=True, confirmation_prompt=True, hide_input=True, envvar="ADMIN_PASSWORD", help="Asked for if absent."
+        ),
     ],
+    name: Annotated[str, typer.Option(help="Name to show.")] = "Admin",
     mongodb_uri: Uri = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Create an admin account."""
+    """Create an account with the role ADMIN."""
     settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def create() -> None:
+        async with application.accounts(settings) as made:
+            row = await made.registration.create(
+                email=email, name=name, password=password, role=Role.ADMIN, now=datetime.now(UTC)
+            )
+        out.print(f"{row['email']} is an admin now.", markup=False)
+
+    _run(create())
+
+
+@cli.command()
+def create_key(
+    *,
+    owner: Annotated[str, typer.Option(help="E-mail of the account that it belongs to.")],
+    name: Annotated[str, typer.Option(help="What it is for.")],
+    scope: Annotated[list[ApiKeyScope], typer.Option(help="What it may do; give it several times for several.")],
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until it expires; never without.")] = None,
+    mongodb_uri: Uri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Create an API key and print its secret, which is kept nowhere."""
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def create() -> None:
+        now = datetime.now(UTC)
+        expires_at = now + timedelta(days=days) if days else None
+        async with application.accounts(settings) as made:
+            person = await users.with_password(email=owner)
+            if person is None:
+                raise NotFound(f"There is no account {owner}.")
+            _, secret = await made.minting.mint_for(
+                person["_id"], name=name, scopes=scope, expires_at=expires_at, now=now
+            )
+        sys.stdout.write(f"{secret}\n")
+
+    _run(create())
+
+
+@cli.command("schema")
+def print_schema() -> None:
+    """Print the schema, as `schema.graphql` keeps it."""
+    built = schema.build(resolvers.Query, resolvers.Mutation, resolvers.Subscription)
+    sys.stdout.write(f"{built.as_str()}\n")
+
+
+async def _first_admin(settings: Settings, parts: Running) -> None:
+    if not settings.admin_email or not settings.admin_password:
+        return
+    if await users.count(users.Filter(role=Role.ADMIN, active=True)):
+        return
+    _, is_new = await parts.services.registration.ensure(
+        email=settings.admin_email,
+        name="Admin",
+        password=settings.admin_password.get_secret_value(),
+        role=Role.ADMIN,
+        now=datetime.now(UTC),
+    )
+    if not is_new:
+        raise Refused(f"ADMIN_EMAIL: {settings.admin_email} has an account already, which is no admin.")
+
+
+def _announce(settings: Settings, url: str) -> None:
+    lines = [f"Endpoint    {url}/graphql  (HTTP and WebSocket)"]
+    if settings.playground:
+        lines.append(f"Playground  {url}/graphql  in a browser")
+    if settings.demo:
+        lines += ["Sign in as  admin@agenthub.com / admin123", "            test@example.com / testpass123"]
+    if settings.mongodb_uri is None:
+        lines.append(f"Database    embedded, in {settings.data_dir}")
+    lines.append("Stop        Ctrl-C")
+    if out.is_terminal:
+        out.print(Panel("\n".join(lines), title="AgentHub", title_align="left", expand=False))
+    log.info("serving", url=url, workers=settings.workers, demo=settings.demo)
 
 
 def _settings(**given: object) -> Settings:

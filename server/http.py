@@ -94,7 +94,11 @@ class GraphQLOverHTTP:
         if media_type == HTML and self._playground:
             return self._playground()
         asked = operations.read(_of_url(request) if request.method in _READING else await self._of_body(request))
-        context = self._operations.context(await self._door.admit(request), request_id=request_id)
+        viewer = await self._door.admit(request)
+        context = self._operations.context(viewer, request_id=request_id)
+        if viewer.is_nobody and credentials.credentials(request).by_cookie:
+            # Of a session that has ended; the browser may as well drop it.
+            context.cookies = False
         try:
             operation = self._operations.choose(asked)
         except NotRunnable as error:
@@ -176,9 +180,6 @@ class GraphQLOverHTTP:
         _say_when(response, [shown])
         if isinstance(error, Unauthenticated):
             response.headers["WWW-Authenticate"] = "Bearer"
-            if credentials.credentials(request).by_cookie:
-                # A dead cookie would otherwise keep its browser from signing in again.
-                credentials.forget_cookie(response, request)
         return response
 
 

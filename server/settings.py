@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     secret_key_file: Path | None = Field(
         default=None, description="A file that holds SECRET_KEY, for container secrets. SECRET_KEY goes before it."
     )
+    secret_key_older: SecretStr | None = Field(
+        default=None,
+        description="Former values of SECRET_KEY, separated by commas: tokens they signed stay good while it is changed.",
+    )
     algorithm: Literal["HS256", "HS384", "HS512"] = Field(
         default="HS256", description="How access tokens are signed: HS256, HS384 or HS512."
     )
@@ -154,7 +158,7 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "mongodb_uri", "secret_key", "secret_key_file", "admin_email", "admin_password", "mailgun_api_key",
+        "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password", "mailgun_api_key",
         "mailgun_domain", "mailgun_from_email",
         mode="before",
     )  # fmt: skip
@@ -185,6 +189,12 @@ class Settings(BaseSettings):
     def sender(self) -> str:
         """Who e-mails come from."""
         return self.mailgun_from_email or f"AgentHub <noreply@{self.mailgun_domain}>"
+
+    @property
+    def older_keys(self) -> tuple[str, ...]:
+        """Former signing keys, whose tokens are still good."""
+        given = self.secret_key_older.get_secret_value() if self.secret_key_older else ""
+        return tuple(key.strip() for key in given.split(",") if key.strip())
 
     def signing_key(self) -> str:
         """Give the key that signs tokens; in demo mode make one where none is set, and keep it.

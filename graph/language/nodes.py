@@ -35,9 +35,7 @@ def decode(identifier: str, kind: str, *, field: str = "id") -> Key:
     found, key = split(identifier, field=field)
     if found != kind:
         raise BadInput.at(field, f"This is the id of a {found}, not of a {kind}." if found.isalnum() else "Broken id.")
-    if not Key.is_valid(key):
-        raise BadInput.at(field, "This id is broken.")
-    return Key(key)
+    return key_of(key, field=field)
 
 
 def decode_number(identifier: str, kind: str, *, field: str = "id") -> int:
@@ -46,6 +44,13 @@ def decode_number(identifier: str, kind: str, *, field: str = "id") -> int:
     if found != kind or not key.isdecimal() or len(key) > 18:  # noqa: PLR2004  # what 64 bits hold
         raise BadInput.at(field, f"This is not the id of a {kind}.")
     return int(key)
+
+
+def key_of(text: str, *, field: str = "id") -> Key:
+    """Read the key part of a global id. Raises `BadInput` for what is none."""
+    if not Key.is_valid(text):
+        raise BadInput.at(field, "This id is broken.")
+    return Key(text)
 
 
 @interface_type

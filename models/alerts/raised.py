@@ -1,20 +1,18 @@
 """Alerts: raised inside the transaction that crosses a threshold, numbered in the order of commit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from beanie import Document
-
 from models.errors import NotFound
 from models.store import database, outbox, pages, sequences
-from models.store.database import ASCENDING, IndexModel, Key, Row, Session, UpdateOne
+from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored, UpdateOne
 from models.store.outbox import Message
 from models.store.pages import Order, Page, Window
 
 
-class Alert(Document):
+class Alert(Stored):
     """One alert. Its number is taken in the transaction that raises it: the order of numbers is the order of commit."""
 
     id: int  # type: ignore[assignment]  # the number
@@ -42,7 +40,7 @@ class Alert(Document):
         ]
 
 
-class AlertState(Document):
+class AlertState(Stored):
     """What a rule has said of an agent in one window: each percent and when, so that a cooldown can be kept."""
 
     id: str  # type: ignore[assignment]  # rule, revision, agent and window
@@ -132,6 +130,15 @@ class Reading:
             for percent in self.rule["percents"]
             if value > threshold * percent or (value == threshold * percent and percent != _WHOLE)
         ]
+
+
+def chooser(*, agents: Collection[Key] | None, disciplines: Collection[str] | None) -> Callable[[Row], bool]:
+    """Make the test that picks the alerts about some agents, and about agents that were of some disciplines."""
+
+    def chosen(row: Row) -> bool:
+        return (agents is None or row["agent"] in agents) and (disciplines is None or row["discipline"] in disciplines)
+
+    return chosen
 
 
 async def raise_for(readings: Sequence[Reading], *, now: datetime, session: Session) -> int:

@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
-from beanie import Document
-from pydantic import AfterValidator, BaseModel, Field, HttpUrl, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter
 
 from models import text
 from models.agents import Discipline
 from models.enums import DescribedEnum
 from models.errors import BadInput, Conflict, NotFound
 from models.store import database
-from models.store.database import ASCENDING, Key, ReturnDocument, Row, Session
+from models.store.database import ASCENDING, Key, ReturnDocument, Row, Session, Stored
 
 
 class AlertMetric(DescribedEnum):
@@ -81,10 +80,10 @@ class AlertRuleFields(BaseModel):
     webhook_url: Annotated[str, text.Line(2000), AfterValidator(_url)] | None = None
     enabled: bool = True
 
-    model_config: ClassVar[Any] = {"arbitrary_types_allowed": True}
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
-class AlertRule(Document, AlertRuleFields):
+class AlertRule(Stored, AlertRuleFields):
     """A rule, its threshold in whole tokens, messages or nanodollars.
 
     Its `revision` rises when what it measures changes; with that it has said nothing yet.

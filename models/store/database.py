@@ -16,6 +16,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
+from pydantic import ConfigDict
 from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReadPreference, ReturnDocument, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
@@ -46,6 +47,7 @@ __all__ = [
     "ReturnDocument",
     "Row",
     "Session",
+    "Stored",
     "UpdateOne",
     "admin",
     "collection",
@@ -81,6 +83,12 @@ _WRITE_CONFLICT, _NO_SUCH_TRANSACTION, _INTERRUPTED, _MAX_TIME = 112, 251, 11601
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
+
+
+class Stored(Document):
+    """The base of every document: its keys to others are MongoDB's own ids."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True, slots=True)

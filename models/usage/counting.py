@@ -262,16 +262,36 @@ def _hour(cell: Cell) -> datetime:
     return datetime(period // 10_000, period // 100 % 100, period % 100, int(cell.cell), tzinfo=UTC)
 
 
-def checked(reported: Sequence[Event], *, now: datetime) -> tuple[Sequence[Event], Mapping[int, Outcome]]:
-    """Part the events that may be counted from those that may not, the latter by their place."""
-    refused = {place: wrong for place, event in enumerate(reported) if (wrong := events.fault(event, now=now))}
-    return [event for place, event in enumerate(reported) if place not in refused], refused
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A request's events parted: those that may be counted, and those refused, by their place."""
+
+    accepted: Batch
+    refused: Mapping[int, Outcome]
+
+    def merged(self, counted: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Put the outcomes back in the order in which the events were reported."""
+        rest = iter(counted)
+        size = len(self.refused) + len(counted)
+        return [self.refused[place] if place in self.refused else next(rest) for place in range(size)]
 
 
-def merged(size: int, refused: Mapping[int, Outcome], counted: Sequence[Outcome]) -> Sequence[Outcome]:
-    """Put the outcomes back in the order in which the events were reported."""
-    rest = iter(counted)
-    return [refused[place] if place in refused else next(rest) for place in range(size)]
+def read(source: str, reported: Sequence[Event | Outcome], *, now: datetime) -> Report:
+    """Check what a request reports; an event that could not even be read comes as its refusal.
+
+    Raises `BadInput` for a source or a number of events that no request may have.
+    """
+    events.check_source(source)
+    events.check_size(len(reported))
+    refused: dict[int, Outcome] = {}
+    fit: list[Event] = []
+    for place, event in enumerate(reported):
+        wrong = event if isinstance(event, Outcome) else events.fault(event, now=now)
+        if wrong is not None:
+            refused[place] = wrong
+        elif isinstance(event, Event):
+            fit.append(event)
+    return Report(Batch(fit, now), refused)
 
 
 def tallied(outcomes: Sequence[Outcome]) -> Mapping[ItemOutcome, int]:

@@ -6,11 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final
 from zoneinfo import ZoneInfo
 
-from beanie import Document
-
 from models.errors import BadInput
 from models.store import database
-from models.store.database import ASCENDING, IndexModel, Key, Row, Session, UpdateOne
+from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored, UpdateOne
 
 FIGURES: Final = (
     "messages",
@@ -36,7 +34,7 @@ EARLIEST: Final = date(2000, 1, 1)
 LATEST: Final = date(2999, 12, 31)
 
 
-class _Packed(Document):
+class _Packed(Stored):
     agent: Key
     period: int
     model: str

@@ -8,12 +8,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
 
-from beanie import Document
-
 from models import agents
 from models.enums import DescribedEnum
 from models.errors import BadInput
-from models.store.database import Key
+from models.store.database import Key, Stored
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(hours=24)
@@ -27,7 +25,7 @@ UNNAMED_MODEL: Final = ""
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-class UsageEvent(Document):
+class UsageEvent(Stored):
     """One call of a model, as a service reported it; never changed.
 
     The key is source and idempotency key together, so that the event and the proof that it was counted are one

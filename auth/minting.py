@@ -1,0 +1,58 @@
+"""Make and recognise API keys."""
+
+import hashlib
+import secrets
+from datetime import datetime
+from typing import Final
+
+from auth.viewer import Viewer
+from models import keys, text
+from models.errors import BadInput, Forbidden
+from models.keys import ApiKeyFields, ApiKeyScope
+from models.store.database import Key, Row
+
+MARK: Final = "ahk_"
+_PREFIX: Final = 8
+_BYTES: Final = 32
+_FOR_ADMINS: Final = frozenset({ApiKeyScope.MANAGE, ApiKeyScope.OPERATE})
+
+
+class Minting:
+    """Makes keys of 256 random bits, of which only the SHA-256 is stored."""
+
+    async def mint(
+        self, viewer: Viewer, *, name: str, scopes: list[ApiKeyScope], expires_at: datetime | None, now: datetime
+    ) -> tuple[Row, str]:
+        """Make a key for the person who asks; gives its row and its secret, which is kept nowhere."""
+        if viewer.user is None:
+            raise Forbidden("Only a person who is signed in mints keys.")
+        if not viewer.is_admin and (refused := _FOR_ADMINS.intersection(scopes)):
+            raise Forbidden(f"Only an admin mints keys with scope {', '.join(sorted(refused))}.", field="scopes")
+        return await self.mint_for(viewer.user, name=name, scopes=scopes, expires_at=expires_at, now=now)
+
+    async def mint_for(
+        self, owner: Key, *, name: str, scopes: list[ApiKeyScope], expires_at: datetime | None, now: datetime
+    ) -> tuple[Row, str]:
+        """Make a key for an owner, without asking who wants it; for the command line."""
+        values = text.validate(ApiKeyFields, {"name": name, "scopes": scopes, "expires_at": expires_at}, partial=False)
+        if expires_at is not None and expires_at <= now:
+            raise BadInput.at("expires_at", "A key expires in the future.")
+        prefix = MARK + secrets.token_hex(_PREFIX // 2)
+        secret = f"{prefix}_{secrets.token_urlsafe(_BYTES)}"
+        row = {
+            "_id": Key(),
+            **values,
+            "prefix": prefix,
+            "hash": digest(secret),
+            "owner": owner,
+            "created_at": now,
+            "last_used_at": None,
+            "revoked_at": None,
+        }
+        await keys.add(row)
+        return row, secret
+
+
+def digest(secret: str) -> str:
+    """Hash a key's secret. It is random, so that a fast hash keeps it."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,336 @@
+"""Agents as clients see them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import strawberry
+from strawberry import ID, UNSET, Maybe, Private
+
+import graph.users
+from auth.permissions import Permission, readers
+from graph.alerts import LIST, Alert, Discipline
+from graph.context import Context, Info
+from graph.language import nodes, pages
+from graph.language.describe import changes, field, input_type, object_type, one_of
+from graph.language.enums import expose
+from graph.language.nodes import Node
+from graph.language.pages import After, Connection, First
+from graph.language.rows import reader
+from graph.ratings import Rating, RatingSummary
+from graph.usage import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals
+from models import agents, ratings, users
+from models.alerts import raised
+from models.errors import BadInput, NotFound
+from models.store.database import Key, Row
+from models.store.pages import Order
+from models.usage import days as kept
+
+if TYPE_CHECKING:
+    from graph.users import User
+
+AgentStatus = expose(agents.AgentStatus)
+AuditStatus = expose(agents.AuditStatus)
+AgentOrderField = expose(agents.OrderField)
+Direction = expose(agents.Direction)
+
+
+@object_type
+class Agent(Node):
+    """An AI agent of the company."""
+
+    readable_by: ClassVar[Permission] = readers
+
+    key: Private[Key]
+    owner_key: Private[Key | None]
+    usage: UsageTotals
+    """Everything since the agent is known."""
+    rating: RatingSummary
+    """What people think of it."""
+    name: str
+    """What it is called; unique among agents."""
+    description: str
+    """What it does; empty when nobody has said."""
+    project: str | None
+    """The project it belongs to; null for none."""
+    discipline: Discipline | None  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """The part of the company it works for; null when the collector registered it and nobody has said."""
+    status: AgentStatus  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """Where it stands in its life."""
+    audit_status: AuditStatus  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """Whether it has passed the audit."""
+    tags: list[str]
+    """Words to find it by; at most 20."""
+    userbase: str | None
+    """Who uses it; null when nobody has said."""
+    department: str | None
+    """The department it serves; null when nobody has said."""
+    contact_person: str | None
+    """Whom to ask about it; null when nobody has said."""
+    created_at: datetime
+    """When it was registered."""
+    updated_at: datetime
+    """When what is written about it last changed; use and ratings do not count."""
+
+    @field
+    async def owner(self, info: Info) -> Annotated["User", strawberry.lazy("graph.users")] | None:
+        """Who may change it, beside admins; null while nobody has claimed it."""
+        row = await info.context.find(users.by_keys, self.owner_key)
+        return graph.users.User.of(row) if row else None
+
+    @field
+    async def usage_timeline(self, info: Info, days: Days = 30, from_: From = None, to: To = None) -> list[UsageDay]:
+        """Its use day by day, ascending, days without use as zeros; at most 366 days."""
+        today = kept.today(info.context.now, info.context.services.zone)
+        first, last = kept.window(days, from_, to, today=today)
+        lines = await info.context.load(kept.timelines, self.key, first=first, last=last)
+        return [UsageDay.of(day, sums) for day, sums in lines.items()]
+
+    @field
+    async def usage_by_hour(self, info: Info, hours: Hours = 24) -> list[UsageHour]:
+        """Its use hour by hour up to now, ascending, hours without use as zeros; at most 744 hours."""
+        since, count = kept.hours_back(hours, now=info.context.now)
+        lines = await info.context.load(kept.hourly, self.key, since=since, hours=count)
+        return [UsageHour.of(hour, sums) for hour, sums in lines.items()]
+
+    @field
+    async def ratings(self, first: First = None, after: After = None) -> Connection[Rating]:
+        """Its ratings, newest first."""
+        wanted = pages.asked("ratings", ratings.NEWEST, first=first, after=after)
+        page = await ratings.page(self.key, window=wanted.window)
+        return wanted.connection(page, Rating.of, partial(ratings.count, self.key))
+
+    @field
+    async def alerts(self, first: First = None, after: After = None) -> Connection[Alert]:
+        """Its alerts, newest first."""
+        wanted = pages.asked(LIST, raised.NEWEST, first=first, after=after)
+        page = await raised.page(agent=self.key, window=wanted.window)
+        return wanted.connection(page, Alert.of, partial(raised.count, agent=self.key))
+
+    @classmethod
+    def of(cls, row: Row) -> "Agent":
+        """Shape a stored agent."""
+        return _agent(row)
+
+    @classmethod
+    async def find_node(cls, context: Context, key: str) -> "Agent | None":  # noqa: ARG003  # some types ask the context
+        """Find one by its key."""
+        row = await agents.find(nodes.key_of(key))
+        return cls.of(row) if row else None
+
+
+_agent = reader(
+    Agent,
+    owner_key=lambda row: row["owner"],
+    usage=lambda row: UsageTotals.of_lifetime(row["usage"]),
+    rating=RatingSummary.of,
+)
+
+
+# ---------------------------------------------------------------- what selects
+
+
+@one_of
+class AgentBy:
+    """Which agent: by id or by name, exactly one of them."""
+
+    id: ID | None = UNSET
+    """Its id."""
+    name: str | None = UNSET
+    """Its name."""
+
+    def ref(self, path: str) -> agents.Ref:
+        """Give what names the agent. Raises `BadInput` for an id that cannot be read."""
+        if isinstance(self.id, str):
+            return nodes.decode(self.id, "Agent", field=f"{path}.id")
+        if isinstance(self.name, str):
+            return self.name.strip()
+        raise BadInput.at(path, "Give exactly one of `id` and `name`.")
+
+
+async def key_of(by: AgentBy, *, field: str) -> Key:
+    """Find the key of the agent that is meant. Raises `NotFound`."""
+    key: Key = (await agents.require(by.ref(field), field=field))["_id"]
+    return key
+
+
+async def keys_of(chosen: Sequence[AgentBy], *, field: str) -> frozenset[Key]:
+    """Find the keys of some agents, at most 100. Raises `NotFound` for the first that is not there."""
+    if len(chosen) > pages.MOST:
+        raise BadInput.at(field, f"At most {pages.MOST} agents.")
+    refs = [by.ref(f"{field}.{place}") for place, by in enumerate(chosen)]
+    found = await agents.by_refs(refs)
+    for place, ref in enumerate(refs):
+        if ref not in found:
+            raise NotFound("There is no such agent.", field=f"{field}.{place}")
+    return frozenset(found.values())
+
+
+@input_type
+class AgentFilter:
+    """Which agents; what is left out does not matter."""
+
+    status: list[AgentStatus] | None = None  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """One of these."""
+    audit_status: AuditStatus | None = None  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """This one."""
+    discipline: list[Discipline] | None = None  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """One of these."""
+    project: str | None = None
+    """Exactly this project."""
+    tag: str | None = None
+    """Having this tag."""
+    owner: ID | None = None
+    """Owned by this person."""
+    unclaimed: bool | None = None
+    """True: without owner; false: with one."""
+
+    def read(self, search: str | None = None) -> agents.Filter:
+        """Turn it into what the registry understands."""
+        return agents.Filter(
+            search=search,
+            status=self.status,
+            audit_status=self.audit_status,
+            discipline=self.discipline,
+            project=self.project,
+            tag=self.tag,
+            owner=nodes.decode(self.owner, "User", field="filter.owner") if self.owner else None,
+            unclaimed=self.unclaimed,
+        )
+
+
+@input_type
+class AgentOrder:
+    """In what order."""
+
+    field: AgentOrderField  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """By what."""
+    direction: Direction = agents.Direction.ASC  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """Which way."""
+
+    def read(self) -> Order:
+        """Turn it into what the registry understands."""
+        return Order(agents.ORDERS[self.field], descending=self.direction is agents.Direction.DESC)
+
+
+# ---------------------------------------------------------------- createAgent
+
+
+@input_type
+class CreateAgentInput:
+    """A new agent."""
+
+    name: str
+    """What it is called: 1 to 200 characters, unique among agents."""
+    description: str = ""
+    """What it does, at most 10,000 characters."""
+    project: str | None = None
+    """The project it belongs to, at most 100 characters."""
+    discipline: Discipline | None = None  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """The part of the company it works for; required when a person registers it."""
+    status: AgentStatus = agents.AgentStatus.ACTIVE  # type: ignore[valid-type]  # as above
+    """Where it stands in its life."""
+    audit_status: AuditStatus = agents.AuditStatus.NOT_AUDITED  # type: ignore[valid-type]  # as above
+    """Whether it has passed the audit."""
+    tags: list[str] = strawberry.field(default_factory=list)
+    """Words to find it by: at most 20, of 1 to 50 characters."""
+    userbase: str | None = None
+    """Who uses it, at most 200 characters."""
+    department: str | None = None
+    """The department it serves, at most 100 characters."""
+    contact_person: str | None = None
+    """Whom to ask about it, at most 200 characters."""
+
+    def values(self) -> dict[str, object]:
+        """Give what is written about an agent."""
+        return {name: getattr(self, name) for name in agents.AgentFields.model_fields}
+
+
+@object_type
+class CreateAgentPayload:
+    """The new agent."""
+
+    agent: Agent
+    """It is owned by whoever registered it; by nobody when an API key did."""
+
+
+# ---------------------------------------------------------------- updateAgent
+
+
+@input_type
+class UpdateAgentInput:
+    """What to change about an agent: what is left out stays, null clears, a value sets."""
+
+    agent: AgentBy
+    """Which agent."""
+    name: Maybe[str]
+    """What it is called."""
+    description: Maybe[str]
+    """What it does."""
+    project: Maybe[str | None]
+    """The project it belongs to."""
+    discipline: Maybe[Discipline | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """The part of the company it works for."""
+    status: Maybe[AgentStatus]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """Where it stands in its life."""
+    audit_status: Maybe[AuditStatus]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """Whether it has passed the audit."""
+    tags: Maybe[list[str]]
+    """Words to find it by; the list replaces the old one."""
+    userbase: Maybe[str | None]
+    """Who uses it."""
+    department: Maybe[str | None]
+    """The department it serves."""
+    contact_person: Maybe[str | None]
+    """Whom to ask about it."""
+
+    def values(self) -> dict[str, object]:
+        """Give what changes about an agent."""
+        return changes(self)
+
+
+@object_type
+class UpdateAgentPayload:
+    """The agent, changed."""
+
+    agent: Agent
+    """The agent."""
+
+
+# ---------------------------------------------------------------- deleteAgent
+
+
+@input_type
+class DeleteAgentInput:
+    """Which agent to delete."""
+
+    agent: AgentBy
+    """The agent."""
+
+
+@object_type
+class DeleteAgentPayload:
+    """The agent is gone, and its name free."""
+
+    deleted_id: ID
+    """The id that it had."""
+
+
+# ---------------------------------------------------------------- claimAgent
+
+
+@input_type
+class ClaimAgentInput:
+    """Which agent to take over."""
+
+    agent: AgentBy
+    """An agent that nobody owns."""
+
+
+@object_type
+class ClaimAgentPayload:
+    """The agent is yours."""
+
+    agent: Agent
+    """The agent."""

@@ -1,0 +1,69 @@
+"""Usage: report it, read it."""
+
+from typing import Annotated
+
+import strawberry
+
+from auth.permissions import collectors, readers
+from graph.agents import AgentBy, AgentFilter
+from graph.context import Info
+from graph.language.describe import object_type
+from graph.language.guards import mutation, query
+from graph.usage import CollectUsageInput, CollectUsagePayload, Days, From, ItemResult, To, Usage
+from models import agents
+from models.errors import BadInput
+from models.usage import counting
+from models.usage import days as kept
+from models.usage.events import ItemOutcome
+
+
+@object_type
+class UsageQueries:
+    """What can be asked about usage."""
+
+    @query(allow=readers)
+    async def usage(
+        self,
+        info: Info,
+        filter: Annotated[AgentFilter | None, strawberry.argument(description="Only these agents.")] = None,
+        agent: Annotated[
+            AgentBy | None, strawberry.argument(description="Only this agent; not together with `filter`.")
+        ] = None,
+        days: Days = 30,
+        from_: From = None,
+        to: To = None,
+    ) -> Usage:
+        """Give the usage of all agents, of some or of one, over a span of days. Deleted agents do not count."""
+        if filter is not None and agent is not None:
+            raise BadInput.at("agent", "Give `filter` or `agent`, not both.")
+        today = kept.today(info.context.now, info.context.services.zone)
+        first, last = kept.window(days, from_, to, today=today)
+        if agent is not None:
+            keys = [(await agents.require(agent.ref("agent"), field="agent"))["_id"]]
+        else:
+            keys = list(await agents.keys_of((filter or AgentFilter()).read()))
+        return Usage(span=await kept.span(keys, first=first, last=last), agents=keys)
+
+
+@object_type
+class UsageMutations:
+    """How usage is reported."""
+
+    @mutation(allow=collectors)
+    async def collect_usage(self, info: Info, input: CollectUsageInput) -> CollectUsagePayload | None:
+        """Report usage events. Each is counted exactly once, however often it is sent.
+
+        An event that is answered, as accepted or as a duplicate, is stored on a majority of the database's servers.
+        When no answer comes, or SERVICE_UNAVAILABLE, send the same events again.
+        """
+        services, now = info.context.services, info.context.now
+        batch = counting.read(input.source, [event.read(input.source) for event in input.events], now=now)
+        counted = await services.commits.submit(services.counting, batch.accepted, weight=len(input.events))
+        outcomes = batch.merged(counted)
+        tally = counting.tallied(outcomes)
+        return CollectUsagePayload(
+            accepted=tally[ItemOutcome.ACCEPTED],
+            duplicates=tally[ItemOutcome.DUPLICATE],
+            rejected=tally[ItemOutcome.REJECTED],
+            items=ItemResult.of(outcomes),
+        )

@@ -1,0 +1,246 @@
+"""The process: what it refuses to start with, how it answers for its health, how it stops."""
+
+import asyncio
+import os
+import secrets
+import stat
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from models.errors import Refused
+from server.settings import Settings, load
+from tests.client import Client, Reply
+from tests.factories import PASSWORD, Person, sign_in
+from tests.processes import Server, launch
+
+ALERTS = "subscription { thresholdAlerts { __typename } }"
+
+
+async def refusal(*arguments: str, **environment: str) -> str:
+    """Start a server that must not start, and give the one line that says why."""
+    process = await launch(*arguments, **environment)
+    assert process.stderr is not None
+    said = (await process.stderr.read()).decode()
+    assert await process.wait() == 1
+    assert said.count("\n") == 1, said
+    return said
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("PORT", "many", "integer"),
+        ("PORT", "70000", "less than or equal to 65535"),
+        ("TIME_ZONE", "Mars/Olympus", "no such time zone"),
+        ("ALGORITHM", "none", "HS256"),
+        ("ALLOWED_ORIGINS", "*", "a scheme and a host"),
+        ("ALLOWED_ORIGINS", "https://a.example/path", "a scheme and a host"),
+        ("MONGODB_DBNAME", "a/b", "pattern"),
+        ("ACCESS_TOKEN_EXPIRE_MINUTES", "0", "greater than or equal to 1"),
+        ("TOKEN_USAGE_THRESHOLD", "-1", "greater than or equal to 0"),
+        ("MAILGUN_BASE_URL", "ftp://x", "pattern"),
+        ("PASSWORD_COST", "free", "standard"),
+        ("ADMIN_EMAIL", "a@example.com", "ADMIN_PASSWORD"),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(Refused) as refused:
+        load()
+
+    assert name in str(refused.value)
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("", "not set"),
+        ("short", "too short"),
+        ("x" * 64, "guessed"),
+        ("your-secret-key-change-in-production", "guessed"),
+        ("09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "guessed"),
+    ],
+)
+async def test_a_default_secret_is_refused(key: str, reason: str, tmp_path: Path) -> None:
+    said = await refusal("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), SECRET_KEY=key)
+
+    assert said.startswith("agenthub: SECRET_KEY")
+    assert reason in said
+    assert not key or key not in said
+
+
+def test_the_demo_makes_a_secret_and_keeps_it_to_itself(tmp_path: Path) -> None:
+    demo = Settings(demo=True, data_dir=tmp_path / "data")
+
+    first, second = demo.signing_key(), demo.signing_key()
+
+    assert first == second
+    assert len(first) == 64
+    assert stat.S_IMODE((tmp_path / "data" / "secret.key").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path / "data") == ["secret.key"]
+
+
+def test_the_demo_opens_playground_and_introspection(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not Settings().playground
+    assert not Settings().introspection
+
+    monkeypatch.setenv("DEMO", "true")
+    assert Settings().playground
+    assert Settings().introspection
+
+    monkeypatch.setenv("INTROSPECTION", "false")
+    assert not Settings().introspection
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    secret = secrets.token_hex(32)
+    (tmp_path / "key").write_text(f"{secret}\n")
+
+    assert Settings(secret_key_file=tmp_path / "key").signing_key() == secret
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SECRET_KEY", "MONGODB_URI", "MAILGUN_API_KEY", "SECRET_KEY_OLDER"):
+        monkeypatch.setenv(name, "mongodb://hidden")
+
+    assert "hidden" not in repr(Settings())
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+# ---------------------------------------------------------------- starting
+
+
+async def test_an_unreachable_database_is_one_line() -> None:
+    said = await refusal(
+        "serve", "--port", "0", SECRET_KEY=secrets.token_hex(32), MONGODB_URI="mongodb://u:hidden@127.0.0.1:1/?timeoutMS=500"
+    )
+
+    assert "No MongoDB answers at 127.0.0.1:1" in said
+    assert "hidden" not in said
+
+
+async def test_a_taken_port_is_one_line(server: Server) -> None:
+    said = await refusal("serve", "--port", server.url.rpartition(":")[2], **server.settings)
+
+    assert "PORT" in said
+    assert "in use" in said
+
+
+async def test_the_first_admin_comes_from_the_environment(
+    client: Client, mongodb_uri: str, session: aiohttp.ClientSession
+) -> None:
+    async with Server(mongodb_uri, ADMIN_EMAIL="first@example.com", ADMIN_PASSWORD=PASSWORD) as another:
+        admin = await sign_in(Client(session, another.graphql), email="first@example.com")
+
+    assert admin.email == "first@example.com"
+
+
+async def test_an_admin_and_a_key_come_from_the_command_line(client: Client, server: Server) -> None:
+    made = await launch("create-admin", "--email", "boss@example.com", ADMIN_PASSWORD=PASSWORD, **server.settings)
+    assert (await made.communicate(), made.returncode)[1] == 0
+    await sign_in(client, email="boss@example.com")
+
+    again = await refusal("create-admin", "--email", "boss@example.com", ADMIN_PASSWORD=PASSWORD, **server.settings)
+    assert "There is an account with this e-mail already." in again
+
+
+async def test_the_embedded_database_is_started_and_stopped(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    data = tmp_path / "data"
+    async with Server(None, "--data-dir", str(data)) as server:
+        assert await Client(session, server.graphql).query("{ __typename }") == {"__typename": "Query"}
+        assert await server.stop() == 0
+
+    assert (data / "database" / "mongod.lock").read_text() == ""
+
+
+async def test_workers_share_the_port(mongodb_uri: str, session: aiohttp.ClientSession) -> None:
+    async with Server(mongodb_uri, "--workers", "2") as server:
+        client = Client(session, server.graphql)
+
+        assert await client.query("{ __typename }") == {"__typename": "Query"}
+        assert await server.stop() == 0
+
+
+# ---------------------------------------------------------------- health
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> Reply:
+    async with session.get(url) as response:
+        return Reply(response.status, response.headers, await response.read())
+
+
+async def test_a_server_is_alive_and_ready(server: Server, session: aiohttp.ClientSession) -> None:
+    assert (await get(session, f"{server.url}/healthz")).body == {"status": "ok"}
+    assert (await get(session, f"{server.url}/readyz")).body == {"status": "ok", "parts": {"database": "ok"}}
+
+
+async def test_without_its_database_a_server_is_alive_and_not_ready(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    from server.mongod import Mongod  # noqa: PLC0415
+
+    async with Mongod(tmp_path / "data") as mongod, Server(mongod.uri) as server:
+        client = Client(session, server.graphql)
+        os.kill(mongod.pid, 19)
+        try:
+            assert (await get(session, f"{server.url}/healthz")).status == 200
+            ready = await get(session, f"{server.url}/readyz")
+            reply = await client.execute("mutation ($i: LoginInput!) { login(input: $i) { __typename } }", {
+                "i": {"email": "a@example.com", "password": PASSWORD}
+            })
+        finally:
+            os.kill(mongod.pid, 18)
+
+    assert ready.status == 503
+    assert ready.body == {"status": "unavailable", "parts": {"database": "unavailable"}}
+    assert reply.status == 503
+    assert reply.codes == ["SERVICE_UNAVAILABLE"]
+    assert reply.headers["Retry-After"] == "1"
+
+
+# ---------------------------------------------------------------- stopping
+
+
+async def test_a_stop_ends_sockets_and_streams_and_finishes_requests(
+    client: Client, mongodb_uri: str, session: aiohttp.ClientSession, user: Person, server: Server
+) -> None:
+    async with Server(mongodb_uri, SECRET_KEY=server.settings["SECRET_KEY"]) as another:
+        there = Client(session, another.graphql, token=user.access_token)
+        async with there.socket() as socket, there.stream(ALERTS) as stream:
+            await socket.initialise(user.access_token)
+            await socket.subscribe("1", ALERTS)
+            await socket.send({"type": "ping"})
+            assert await socket.receive() == {"type": "pong"}
+
+            stopped = asyncio.create_task(another.stop())
+
+            assert (await socket.until_closed()).code == 1012
+            # No `complete`: the client is to come back.
+            assert [event async for event in stream.events()] == []
+        assert await stopped == 0
+        assert not [line for line in another.lines if '"level":"error"' in line]
+
+
+async def test_a_killed_server_comes_back_where_it_was(
+    client: Client, mongodb_uri: str, session: aiohttp.ClientSession
+) -> None:
+    async with Server(mongodb_uri) as another:
+        before = another.url
+        await another.kill()
+        await another.start()
+
+        assert another.url == before
+        assert await Client(session, another.graphql).query("{ __typename }") == {"__typename": "Query"}
