@@ -27,6 +27,7 @@ from auth.signin import SignIn
 from auth.tokens import TokenMaker
 from graph import schema
 from graph.context import Services
+from graph.schema import Schema
 from models.agents import Agent
 from models.alerts import rules
 from models.alerts.raised import Alert, AlertState
@@ -90,6 +91,7 @@ class Running:
     database: Database
     services: Services
     authenticator: Authenticator
+    schema: Schema
 
 
 @asynccontextmanager
@@ -114,6 +116,9 @@ async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Start every service, and stop them in the opposite order: what was taken in is stored before the database goes."""
+    built = schema.build(
+        resolvers.Query, resolvers.Mutation, resolvers.Subscription, introspection=settings.introspection
+    )
     tokens = TokenMaker(
         settings.signing_key(),
         older=settings.older_keys,
@@ -136,7 +141,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 minting=made.minting,
                 zone=settings.zone,
             )
-            yield Running(made.database, services, Authenticator(tokens))
+            yield Running(made.database, services, Authenticator(tokens), built)
 
 
 def create(settings: Settings | None = None) -> Starlette:
@@ -156,18 +161,13 @@ def create(settings: Settings | None = None) -> Starlette:
 
 
 def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterator[BaseRoute]:
-    built = schema.build(
-        resolvers.Query, resolvers.Mutation, resolvers.Subscription, introspection=settings.introspection
-    )
-    runner = Operations(built, parts.services)
+    runner = Operations(parts.schema, parts.services)
     door = Door(parts.authenticator, origins=settings.allowed_origins)
     page = partial(playground.page, _PLAYGROUND) if settings.playground else None
     # Route and WebSocketRoute on one path: a Mount would answer POST with a redirect.
     yield Route(
         "/graphql",
-        GraphQLOverHTTP(
-            runner, door, streams=streams, max_body_bytes=settings.max_body_bytes, playground=page
-        ),
+        GraphQLOverHTTP(runner, door, streams=streams, max_body_bytes=settings.max_body_bytes, playground=page),
     )
     yield WebSocketRoute("/graphql", WebSockets(runner, door).serve)
     yield from health.routes(parts.database)

@@ -58,9 +58,7 @@ def main() -> None:
 
 
 @cli.callback(invoke_without_command=True)
-def _options(
-    *, version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False
-) -> None:
+def _options(*, version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False) -> None:
     if version:
         out.print(tomllib.loads(_PROJECT.read_text())["project"]["version"])
         raise typer.Exit
@@ -158,8 +156,10 @@ def print_schema() -> None:
 
 
 async def _first_admin(settings: Settings, parts: Running) -> None:
-    if not settings.admin_email or not settings.admin_password:
+    if not settings.admin_email and not settings.admin_password:
         return
+    if not settings.admin_email or not settings.admin_password:
+        raise Refused("ADMIN_EMAIL and ADMIN_PASSWORD are set together or not at all.")
     if await users.count(users.Filter(role=Role.ADMIN, active=True)):
         return
     _, is_new = await parts.services.registration.ensure(

@@ -3,7 +3,7 @@
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -173,12 +173,6 @@ class Settings(BaseSettings):
         if str(values.get("demo", "")).lower() in {"1", "true", "yes", "on", "t", "y"}:
             return {"introspection": True, "playground": True} | values
         return values
-
-    @model_validator(mode="after")
-    def _admin_is_whole(self) -> Self:
-        if bool(self.admin_email) != bool(self.admin_password):
-            raise ValueError("ADMIN_EMAIL and ADMIN_PASSWORD are set together or not at all")
-        return self
 
     @property
     def zone(self) -> ZoneInfo:

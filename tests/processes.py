@@ -10,6 +10,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
+
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60.0
 
@@ -69,7 +71,17 @@ class Server:
         self._reading = asyncio.create_task(self._read(self._process.stderr, said))
         async with asyncio.timeout(START_SECONDS):
             self.url = (await said)["url"]
-        self._port = self.url.rpartition(":")[2]
+            self._port = self.url.rpartition(":")[2]
+            await self._answers()
+
+    async def _answers(self) -> None:
+        # Its socket takes connections from the first moment on; whoever serves them comes a little later.
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{self.url}/healthz") as response:
+                assert response.status == 200
+        except aiohttp.ClientError:
+            await self._ended()
+            raise AssertionError("The server did not start:\n" + "\n".join(self.lines)) from None
 
     async def stop(self) -> int:
         """Ask it to stop, and give its exit status."""

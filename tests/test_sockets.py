@@ -1,6 +1,7 @@
 """graphql-transport-ws, frame by frame: what ends an operation, what ends the socket, and with which code."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from auth.minting import Minting
 from graph.language.nodes import decode
 from models.keys import ApiKeyScope
-from tests.client import Client, Closed
+from tests.client import Client
 from tests.factories import Person
 
 TYPENAME = "{ __typename }"
@@ -92,7 +93,7 @@ async def test_the_cookie_signs_in(client: Client, user: Person) -> None:
 async def test_a_key_that_expires_closes_its_sockets(client: Client, user: Person) -> None:
     now = datetime.now(UTC)
     _, secret = await Minting().mint_for(
-        decode(user.id, "User") if "=" in user.id or not user.id.isalnum() else _key(user.id),
+        decode(user.id, "User"),
         name="short",
         scopes=[ApiKeyScope.READ],
         expires_at=now + timedelta(seconds=1.5),
@@ -257,9 +258,8 @@ async def test_a_client_that_leaves_takes_nothing_with_it(client: Client, user: 
 async def test_a_frame_too_large_closes(client: Client) -> None:
     async with client.socket() as socket:
         await socket.initialise()
-        await socket.send({"type": "ping", "payload": {"text": "x" * 5_000_000}})
-        with pytest.raises((Closed, ConnectionError)) as ended:
-            await socket.receive()
+        # The connection may be gone before all of it is sent.
+        with suppress(ConnectionError):
+            await socket.send({"type": "ping", "payload": {"text": "x" * 5_000_000}})
 
-    if isinstance(ended.value, Closed):
-        assert ended.value.code == 1009
+        assert (await socket.until_closed()).code in {1009, 1006}

@@ -1,6 +1,7 @@
 """Root fields: who may use one stands beside it, is checked before it runs, and is written into its description."""
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 import strawberry
@@ -20,16 +21,17 @@ class Allow(FieldExtension):
         self.permission = permission
 
     def resolve(self, next_: Callable[..., Any], source: object, info: StrawberryInfo, **arguments: object) -> object:
-        """Check, then run (a subscription's resolver is called, not awaited)."""
+        """Check, then run."""
         self.permission.check(info.context.viewer)
         return next_(source, info, **arguments)
 
     async def resolve_async(
         self, next_: Callable[..., Awaitable[Any]], source: object, info: StrawberryInfo, **arguments: object
     ) -> object:
-        """Check, then run."""
+        """Check, then run. A subscription's events are not awaited here: Strawberry counts their generator as async."""
         self.permission.check(info.context.viewer)
-        return await next_(source, info, **arguments)
+        result = next_(source, info, **arguments)
+        return await result if isawaitable(result) else result
 
 
 def query(*, allow: Permission) -> Callable[[R], Any]:

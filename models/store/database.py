@@ -54,6 +54,7 @@ __all__ = [
     "connect",
     "is_duplicate",
     "is_passing",
+    "snapshot",
     "transaction",
 ]
 
@@ -238,6 +239,14 @@ async def transaction(
             await asyncio.sleep(random.uniform(0, 0.005))  # noqa: S311  # spreads retries, guards nothing
             if loop.time() >= deadline:
                 raise ServiceUnavailable from error
+
+
+@asynccontextmanager
+async def snapshot(document: type[Document]) -> AsyncIterator[Session]:
+    """Open a session whose reads all see one moment of the database; for reads that take long (up to five minutes)."""
+    client = document.get_motor_collection().database.client
+    async with await client.start_session(snapshot=True) as session:
+        yield session
 
 
 def is_passing(error: PyMongoError) -> bool:

@@ -76,6 +76,9 @@ class Cell:
     period: int
     cell: str
 
+    def __str__(self) -> str:
+        return f"{self.agent} {self.model!r} {self.period}/{self.cell}"
+
     @classmethod
     def of_day(cls, agent: Key, model: str, day: date) -> "Cell":
         """Give the cell of a day."""
