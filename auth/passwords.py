@@ -9,7 +9,7 @@ from typing import Final, Literal, ParamSpec, Self, TypeVar
 
 from passlib.context import CryptContext
 
-from models.errors import BadInput
+from models.errors import Fault
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +27,7 @@ _COMMON: Final = frozenset(
     {"password", "password1", "12345678", "123456789", "1234567890", "qwertyuiop", "iloveyou", "11111111", "agenthub"}
 )
 _BCRYPT_READS: Final = 72
+_FEWEST_CHARACTERS: Final = 4
 
 
 class Passwords:
@@ -71,12 +72,14 @@ class Passwords:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
 
 
-def check_rules(password: str, *, email: str, field: str = "password") -> None:
-    """Check a new password. Raises `BadInput`."""
-    if not SHORTEST <= len(password) <= LONGEST:
-        raise BadInput.at(field, f"A password has {SHORTEST} to {LONGEST} characters.")
-    if "\x00" in password:
-        raise BadInput.at(field, "A password cannot hold a NUL character.")
+def faults(password: str, *, email: str, field: str = "password") -> list[Fault]:
+    """Say what is wrong with a new password; nothing for a good one."""
     plain = password.casefold()
-    if plain in _COMMON or plain == email.casefold() or len(set(plain)) < 4:  # noqa: PLR2004  # "aaaa1111" is no secret
-        raise BadInput.at(field, "This password is too easy to guess.")
+    message = None
+    if not SHORTEST <= len(password) <= LONGEST:
+        message = f"A password has {SHORTEST} to {LONGEST} characters."
+    elif "\x00" in password:
+        message = "A password cannot hold a NUL character."
+    elif plain in _COMMON or plain == email.casefold() or len(set(plain)) < _FEWEST_CHARACTERS:
+        message = "This password is too easy to guess."
+    return [Fault((field,), message)] if message else []

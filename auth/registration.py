@@ -8,7 +8,7 @@ from auth import passwords as rules
 from auth.passwords import Passwords
 from auth.viewer import Viewer
 from models import sessions, text, users
-from models.errors import BadInput, Conflict, Fault, Forbidden, Unauthenticated
+from models.errors import BadInput, Conflict, Forbidden, Unauthenticated
 from models.store.database import Key, Row
 from models.users import Role, UserFields
 
@@ -30,17 +30,7 @@ class Registration:
     async def create(self, *, email: str, name: str, password: str, role: Role, now: datetime) -> Row:
         """Make an account. Raises `BadInput`, with every fault, and `Conflict` for an e-mail that is taken."""
         values = {"email": email, "name": name, "role": role}
-        faults: list[Fault] = []
-        for check in (
-            lambda: text.validate(UserFields, values, partial=False),
-            lambda: rules.check_rules(password, email=email),
-        ):
-            try:
-                check()
-            except BadInput as error:
-                faults += error.faults
-        if faults:
-            raise BadInput(faults)
+        text.validate(UserFields, values, partial=False, faults=rules.faults(password, email=email))
         return await users.create(values, password_hash=await self._passwords.hash(password), now=now)
 
     async def ensure(
@@ -74,7 +64,8 @@ class Registration:
         right, _ = await self._passwords.check(current, row["password_hash"])
         if not right:
             raise BadInput.at("current_password", "This is not your current password.")
-        rules.check_rules(new, email=row["email"], field="new_password")
+        if wrong := rules.faults(new, email=row["email"], field="new_password"):
+            raise BadInput(wrong)
         await users.set_password(row["_id"], await self._passwords.hash(new))
         await sessions.end_all(row["_id"], but=viewer.session, now=now)
         return row

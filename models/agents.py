@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from models import text
 from models.enums import DescribedEnum
-from models.errors import BadInput, Conflict, Forbidden, NotFound
+from models.errors import Conflict, Fault, Forbidden, NotFound
 from models.store import database, pages
 from models.store.database import ASCENDING, DuplicateKeyError, IndexModel, Key, ReturnDocument, Row, Session, Stored
 from models.store.pages import Order, Page, Window
@@ -161,6 +161,9 @@ ORDERS: Final[Mapping[OrderField, str]] = {
 }
 BY_NAME: Final = Order("name_folded")
 
+# Equal to null would also mean missing, which is two ranges of an index; its order could not be read off it then.
+_NULL: Final = {"$type": "null"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
@@ -177,7 +180,7 @@ class Filter:
 
     def where(self) -> dict[str, Any]:
         """Say it as MongoDB understands it."""
-        wanted: dict[str, Any] = {"deleted_at": None}
+        wanted: dict[str, Any] = {"deleted_at": _NULL}
         if self.status is not None:
             wanted["status"] = {"$in": [value.value for value in self.status]}
         if self.audit_status is not None:
@@ -258,9 +261,9 @@ async def create(values: Mapping[str, Any], *, owner: Key | None, by_person: boo
 
     Raises `BadInput` with every fault, `Conflict` for a name that is taken.
     """
-    if by_person and values.get("discipline") is None:
-        raise BadInput.at("discipline", "Say which discipline the agent works for.", code="REQUIRED")
-    checked = text.validate(AgentFields, values, partial=False)
+    untold = by_person and values.get("discipline") is None
+    missing = [Fault(("discipline",), "Say which discipline the agent works for.", "REQUIRED")] if untold else []
+    checked = text.validate(AgentFields, values, partial=False, faults=missing)
     try:
         row = _new(checked, owner=owner, now=now)
         await database.collection(Agent).insert_one(row)

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,27 +54,30 @@ class Lines(Line):
         )
 
 
-def validate(model: type[BaseModel], values: Mapping[str, Any], *, partial: bool = True) -> dict[str, Any]:
+def validate(
+    model: type[BaseModel], values: Mapping[str, Any], *, partial: bool = True, faults: Sequence[Fault] = ()
+) -> dict[str, Any]:
     """Check values against the fields of a model; `partial` asks for none that is not given.
 
+    `faults` are those found already, to be told together with the others.
     Gives the values as stored. Raises `BadInput` with every fault, each with its path in snake_case.
     """
-    faults: list[Fault] = []
+    found = list(faults)
     checked: dict[str, Any] = {}
     given = values if partial else {**dict.fromkeys(_required(model)), **values}
     blank = model.model_construct()
     for name, value in given.items():
         if value is None and name in _required(model):
-            faults.append(Fault((name,), "It is required.", "REQUIRED"))
+            found.append(Fault((name,), "It is required.", "REQUIRED"))
             continue
         try:
             model.__pydantic_validator__.validate_assignment(blank, name, value)
         except ValidationError as error:
-            faults += [_fault(name, each) for each in error.errors(include_url=False)]
+            found += [_fault(name, each) for each in error.errors(include_url=False)]
         else:
             checked[name] = getattr(blank, name)
-    if faults:
-        raise BadInput(faults)
+    if found:
+        raise BadInput(found)
     if not partial:
         for name, field in model.model_fields.items():
             checked.setdefault(name, field.get_default(call_default_factory=True))

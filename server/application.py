@@ -115,7 +115,7 @@ async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Start every service, and stop them in the opposite order: what was taken in is stored before the database goes."""
+    """Start every service, and stop them in the opposite order: what was taken in is stored before the store goes."""
     built = schema.build(
         resolvers.Query, resolvers.Mutation, resolvers.Subscription, introspection=settings.introspection
     )

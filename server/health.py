@@ -1,4 +1,4 @@
-"""Alive and ready: for the process manager and the load balancer. Open to everyone, so it names no host and no cause."""
+"""Alive and ready, for process managers and load balancers; open to everyone, so it names no host and no cause."""
 
 from collections.abc import Sequence
 

@@ -80,7 +80,7 @@ class GraphQLOverHTTP:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # whatever it is, the client gets an answer, and the log the rest
-            response = self._refusal(request, error, request_id)
+            response = self._refusal(error, request_id)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers["X-Request-Id"] = request_id
@@ -169,7 +169,8 @@ class GraphQLOverHTTP:
             credentials.set_cookie(response, request, tokens.access_token, expires_at=tokens.expires_at)
         return response
 
-    def _refusal(self, request: Request, error: Exception, request_id: str) -> Response:
+    @staticmethod
+    def _refusal(error: Exception, request_id: str) -> Response:
         if isinstance(error, Failure):
             shown: Shown = {"message": error.message, "extensions": {"code": BAD_INPUT}}
             response = _json({"errors": [shown]}, status=error.status)

@@ -36,7 +36,7 @@ def preferred(accept: str, offers: tuple[str, ...]) -> str | None:
 
 
 def _match(offer: str, ranges: Sequence[tuple[str, float]]) -> tuple[int, float]:
-    wanted = {name: weight for name, weight in reversed(ranges)}
+    wanted = dict(reversed(ranges))
     candidates = ("*/*", f"{offer.partition('/')[0]}/*", offer)
     for exactness in (_EXACT, 1, 0):
         if (weight := wanted.get(candidates[exactness])) is not None:

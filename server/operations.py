@@ -170,7 +170,7 @@ class Operations:
             context_value=context,
             variable_values=operation.request.variables,
             operation_name=operation.request.operation_name,
-            is_awaitable=optimized_is_awaitable,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard that says bool
             executor_class=self._schema.execution_context_class,
         )
         if isawaitable(result):
@@ -194,7 +194,7 @@ class Operations:
             context_value=context,
             raw_variable_values=operation.request.variables,
             operation_name=operation.request.operation_name,
-            is_awaitable=optimized_is_awaitable,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard that says bool
         )
         if not isinstance(executor, Executor):
             yield _answer(ExecutionResult(None, executor), started=False, request_id=context.request_id)
@@ -206,7 +206,7 @@ class Operations:
             yield _answer(source, started=False, request_id=context.request_id)
             return
 
-        def execute_event(event: Executor) -> Any:  # noqa: ANN401  # a result or its awaitable, as graphql-core has it
+        def execute_event(event: Executor[Any]) -> Any:  # noqa: ANN401  # a result or its awaitable, as graphql-core has it
             event.context_value = replace(context, now=datetime.now(UTC), loaders=Loaders())
             return execute_subscription_event(event)
 

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     secret_key_older: SecretStr | None = Field(
         default=None,
-        description="Former values of SECRET_KEY, separated by commas: tokens they signed stay good while it is changed.",
+        description="Former values of SECRET_KEY, separated by commas: what they signed stays good for its time.",
     )
     algorithm: Literal["HS256", "HS384", "HS512"] = Field(
         default="HS256", description="How access tokens are signed: HS256, HS384 or HS512."
@@ -158,7 +158,8 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password", "mailgun_api_key",
+        "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password",
+        "mailgun_api_key",
         "mailgun_domain", "mailgun_from_email",
         mode="before",
     )  # fmt: skip

@@ -1,10 +1,10 @@
-"""graphql-sse, distinct connections: an operation by POST, its answers as server-sent events, for who has no WebSocket."""
+"""graphql-sse, distinct connections: an operation by POST, its answers as events, for who has no WebSocket."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -63,7 +63,7 @@ class _Stream(Response):
         self._request_id = request_id
         self._expires_at = expires_at
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # A stream that is cut for want of a reader, or by our end, has no `complete`: the client is to come back.
         with suppress(TimeoutError):
@@ -74,7 +74,10 @@ class _Stream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _frames(self, receive: Receive) -> AsyncGenerator[bytes, None]:
-        ends = {asyncio.create_task(_gone(receive)), asyncio.create_task(self._streams.stopping.wait())}
+        ends: set[asyncio.Task[Any]] = {
+            asyncio.create_task(_gone(receive)),
+            asyncio.create_task(self._streams.stopping.wait()),
+        }
         upcoming: asyncio.Task[Answer | None] | None = None
         try:
             async with aclosing(self._answers) as answers:
@@ -84,7 +87,7 @@ class _Stream(Response):
                         {upcoming, *ends}, timeout=self._wait_s(), return_when=asyncio.FIRST_COMPLETED
                     )
                     if done & ends:
-                        await _cancelled({upcoming})
+                        await _cancelled([upcoming])
                         return
                     if done:
                         answer, upcoming = upcoming.result(), None
@@ -92,7 +95,7 @@ class _Stream(Response):
                             break
                         yield _next(answer)
                     elif self._has_expired():
-                        await _cancelled({upcoming})
+                        await _cancelled([upcoming])
                         yield self._failed(Unauthenticated("What you signed in with has expired. Sign in again."))
                         break
                     else:
@@ -102,7 +105,7 @@ class _Stream(Response):
             yield self._failed(error)
             yield _COMPLETE
         finally:
-            await _cancelled(ends if upcoming is None else {upcoming, *ends})
+            await _cancelled([*ends, *([upcoming] if upcoming else [])])
 
     def _failed(self, error: Exception) -> bytes:
         return _next(Answer([shown(error, request_id=self._request_id)]))
@@ -126,7 +129,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _cancelled(tasks: "set[asyncio.Task[None] | asyncio.Task[bool] | asyncio.Task[Answer | None]]") -> None:
+async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -91,8 +91,9 @@ class _Socket:
     async def serve(self) -> None:
         """Read frames until one of the two ends it."""
         reading = asyncio.create_task(self._read())
+        ends: set[asyncio.Future[Any]] = {reading, self._closing}
         try:
-            await asyncio.wait({reading, self._closing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._closing.done():
                 await self._close(self._closing.result())
         finally:

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 15.0
 class GraphQLErrors(Exception):
     """An answer with errors."""
 
-    def __init__(self, errors: Sequence[dict[str, Any]], data: Any = None, status: int = 200) -> None:
+    def __init__(self, errors: Sequence[dict[str, Any]], data: object = None, status: int = 200) -> None:
         super().__init__(json.dumps(errors, indent=1))
         self.errors = errors
         self.data = data
@@ -39,7 +39,8 @@ class GraphQLErrors(Exception):
     def field(self) -> str | None:
         """The field at fault of the only error."""
         assert len(self.errors) == 1, self.errors
-        return self.errors[0]["extensions"].get("field")
+        name: str | None = self.errors[0]["extensions"].get("field")
+        return name
 
     @property
     def message(self) -> str:
@@ -67,7 +68,7 @@ class Reply:
     content: bytes
 
     @property
-    def body(self) -> Any:
+    def body(self) -> Any:  # noqa: ANN401  # JSON
         """The JSON of the answer."""
         return json.loads(self.content)
 
@@ -95,7 +96,7 @@ class Client:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return replace(self, headers={**self.headers, **named})
 
-    async def query(self, document: str, **variables: Any) -> Any:
+    async def query(self, document: str, **variables: object) -> Any:  # noqa: ANN401  # JSON
         """Run a query or a mutation and give its data. Raises `GraphQLErrors`."""
         reply = await self.execute(document, variables)
         if reply.body.get("errors"):
@@ -145,7 +146,7 @@ class Client:
             return Reply(response.status, response.headers.copy(), await response.read())
 
     @asynccontextmanager
-    async def subscribe(self, document: str, **variables: Any) -> AsyncIterator[AsyncGenerator[Any, None]]:
+    async def subscribe(self, document: str, **variables: object) -> AsyncIterator[AsyncGenerator[Any, None]]:
         """Subscribe over a WebSocket and give the data of each event. Raises `GraphQLErrors` and `Closed`."""
         async with self.socket() as socket:
             await socket.initialise(self.token)
@@ -165,7 +166,7 @@ class Client:
             yield Socket(raw)
 
     @asynccontextmanager
-    async def stream(self, document: str, **variables: Any) -> AsyncIterator["Stream"]:
+    async def stream(self, document: str, **variables: object) -> AsyncIterator["Stream"]:
         """Run an operation over server-sent events."""
         body = json.dumps({"query": document, "variables": variables}).encode()
         headers = {**self._headers(), "Accept": "text/event-stream", "Content-Type": "application/json"}

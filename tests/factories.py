@@ -58,7 +58,7 @@ async def sign_in_admin(client: Client, *, email: str = "admin@example.com", pas
     return await sign_in(client, email=email, password=password)
 
 
-async def api_key(person: Person, *scopes: str, name: str = "a key", **options: Any) -> Client:
+async def api_key(person: Person, *scopes: str, name: str = "a key", **options: object) -> Client:
     """Make an API key, and give the client that shows it."""
     values = {"name": name, "scopes": list(scopes), **options}
     data = await person.client.query(CREATE_KEY, input=values)

@@ -1,6 +1,6 @@
 """Root fields: who may use one stands beside it, is checked before it runs, and is written into its description."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ class Allow(FieldExtension):
         return next_(source, info, **arguments)
 
     async def resolve_async(
-        self, next_: Callable[..., Awaitable[Any]], source: object, info: StrawberryInfo, **arguments: object
+        self, next_: Callable[..., Any], source: object, info: StrawberryInfo, **arguments: object
     ) -> object:
         """Check, then run. A subscription's events are not awaited here: Strawberry counts their generator as async."""
         self.permission.check(info.context.viewer)

@@ -1,0 +1,1 @@
+"""Everything is tested from outside where it can be."""
