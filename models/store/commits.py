@@ -137,15 +137,18 @@ class Commits:
                     waiting.answer.set_result(answer)
 
     async def _apply(self, batch: Sequence[_Waiting], *, deadline_s: float) -> Sequence[Any]:
-        commit = Key()
         kinds: dict[Change[Any, Any], list[int]] = {}
         for place, waiting in enumerate(batch):
             kinds.setdefault(waiting.change, []).append(place)
 
+        # Outside the body: every try of one commit knows its own work by the same id.
+        commits = {change: Key() for change in kinds}
+
         async def body(session: Session) -> Mapping[int, Any]:
             answers: dict[int, Any] = {}
             for change, places in kinds.items():
-                given = await change.apply([batch[place].item for place in places], commit=commit, session=session)
+                items = [batch[place].item for place in places]
+                given = await change.apply(items, commit=commits[change], session=session)
                 answers.update(zip(places, given, strict=True))
             return answers
 
