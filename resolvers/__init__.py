@@ -11,11 +11,23 @@ from resolvers.sessions import SessionMutations
 from resolvers.usage import UsageMutations, UsageQueries
 from resolvers.users import UserMutations, UserQueries
 
-Query = merge_types(
-    "Query", (NodeQueries, UserQueries, KeyQueries, AgentQueries, UsageQueries, RatingQueries, AlertQueries)
+
+def _root(name: str, words: str, parts: tuple[type, ...]) -> type:
+    merged = merge_types(name, parts)
+    merged.__strawberry_definition__.description = words  # type: ignore[attr-defined]  # merge_types takes no words
+    return merged
+
+
+Query = _root(
+    "Query",
+    "What can be asked.",
+    (NodeQueries, UserQueries, KeyQueries, AgentQueries, UsageQueries, RatingQueries, AlertQueries),
 )
-Mutation = merge_types(
+Mutation = _root(
     "Mutation",
+    "What can be changed. Each field is nullable: one that fails does not hide the answer of another.",
     (SessionMutations, UserMutations, KeyMutations, AgentMutations, RatingMutations, UsageMutations, AlertMutations),
 )
-Subscription = merge_types("Subscription", (AlertSubscriptions,))
+Subscription = _root(
+    "Subscription", "What can be watched, over WebSocket or server-sent events.", (AlertSubscriptions,)
+)

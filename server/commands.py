@@ -21,6 +21,8 @@ from graph import schema
 from models import users
 from models.errors import AgentHubError, NotFound, Refused
 from models.keys import ApiKeyScope
+from models.usage import rebuild
+from models.usage.rebuild import Report
 from models.users import Role
 from server import application, demo, logs, serving
 from server.application import Running
@@ -41,8 +43,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-rebuild = typer.Typer(help="Compute stored figures again from what they were computed from.", no_args_is_help=True)
-cli.add_typer(rebuild, name="rebuild")
+rebuilding = typer.Typer(help="Compute stored figures again from what they were computed from.", no_args_is_help=True)
+cli.add_typer(rebuilding, name="rebuild")
 
 Uri = Annotated[str | None, typer.Option(help="MongoDB replica set; the embedded database without it.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the embedded database is kept.")]
@@ -83,6 +85,8 @@ def serve(
         mongodb_uri=mongodb_uri,
         data_dir=data_dir,
     )
+    # Asked for here too, so that a bad one is refused before anything is started.
+    settings.signing_key()
 
     async def prepare(parts: Running) -> None:
         await _first_admin(settings, parts)
@@ -146,6 +150,32 @@ def create_key(
         sys.stdout.write(f"{secret}\n")
 
     _run(create())
+
+
+@rebuilding.command("usage")
+def rebuild_usage(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only say what differs; status 1 when anything does.")] = False,
+    mongodb_uri: Uri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Count every usage event again, say which figures differ, and repair them. Collecting may go on meanwhile."""
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def count() -> Report:
+        async with application.opened(settings):
+            with Status("Reading events", console=out) as status:
+                return await rebuild.rebuild(
+                    settings.zone, repair=not check, progress=lambda read: status.update(f"{read:,} events read")
+                )
+
+    report = _run(count())
+    for each in report.differences:
+        out.print(f"{each.where}: {each.figure} was {each.kept}, is {each.right}", markup=False)
+    repaired = ", repaired" if report.repaired else ""
+    out.print(f"{report.events:,} events, {len(report.differences):,} figures differed{repaired}.")
+    if check and report.differences:
+        raise typer.Exit(1)
 
 
 @cli.command("schema")

@@ -1,4 +1,4 @@
-"""The playground's page: GraphiQL as built from `playground/`, served by ourselves, with no request to any other host."""
+"""The playground's page: GraphiQL as built from `playground/`, served by ourselves; it asks no other host."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -68,7 +68,7 @@ class Reply:
     content: bytes
 
     @property
-    def body(self) -> Any:  # noqa: ANN401  # JSON
+    def body(self) -> Any:  # JSON
         """The JSON of the answer."""
         return json.loads(self.content)
 
@@ -96,7 +96,7 @@ class Client:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return replace(self, headers={**self.headers, **named})
 
-    async def query(self, document: str, **variables: object) -> Any:  # noqa: ANN401  # JSON
+    async def query(self, document: str, **variables: object) -> Any:  # JSON
         """Run a query or a mutation and give its data. Raises `GraphQLErrors`."""
         reply = await self.execute(document, variables)
         if reply.body.get("errors"):

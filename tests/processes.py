@@ -117,13 +117,13 @@ class Server:
 
 
 async def launch(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    """Run `python -m server` with these arguments and settings, its standard streams piped."""
+    """Run `python -m server` with these arguments and settings; its output is piped, a server's only by its log."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "server", *arguments),
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **environment},
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if arguments[0] != "serve" else asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         # Several workers' lines may come together.
         limit=2**20,

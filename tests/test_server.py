@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import signal
 import stat
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import aiohttp
 import pytest
 
 from models.errors import Refused
+from models.store.database import Database
+from server.mongod import Mongod
 from server.settings import Settings, load
 from tests.client import Client, Reply
 from tests.factories import PASSWORD, Person, sign_in
@@ -48,7 +51,7 @@ async def refusal(*arguments: str, **environment: str) -> str:
     ],
 )
 def test_a_bad_value_is_named_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+    monkeypatch: pytest.MonkeyPatch, *, name: str, value: str, reason: str
 ) -> None:
     monkeypatch.setenv(name, value)
 
@@ -70,12 +73,22 @@ def test_a_bad_value_is_named_in_one_line(
         ("09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "guessed"),
     ],
 )
-async def test_a_default_secret_is_refused(key: str, reason: str, tmp_path: Path) -> None:
-    said = await refusal("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), SECRET_KEY=key)
+def test_a_default_secret_is_refused(monkeypatch: pytest.MonkeyPatch, key: str, reason: str) -> None:
+    monkeypatch.setenv("SECRET_KEY", key)
 
-    assert said.startswith("agenthub: SECRET_KEY")
-    assert reason in said
-    assert not key or key not in said
+    with pytest.raises(Refused) as refused:
+        load().signing_key()
+
+    assert "SECRET_KEY" in str(refused.value)
+    assert reason in str(refused.value)
+    assert not key or key not in str(refused.value)
+
+
+async def test_without_a_secret_nothing_is_started(tmp_path: Path) -> None:
+    said = await refusal("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), SECRET_KEY="")
+
+    assert said.startswith("agenthub: SECRET_KEY is not set.")
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_demo_makes_a_secret_and_keeps_it_to_itself(tmp_path: Path) -> None:
@@ -86,7 +99,7 @@ def test_the_demo_makes_a_secret_and_keeps_it_to_itself(tmp_path: Path) -> None:
     assert first == second
     assert len(first) == 64
     assert stat.S_IMODE((tmp_path / "data" / "secret.key").stat().st_mode) == 0o600
-    assert os.listdir(tmp_path / "data") == ["secret.key"]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret.key"]
 
 
 def test_the_demo_opens_playground_and_introspection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +137,11 @@ def test_every_setting_is_described() -> None:
 
 async def test_an_unreachable_database_is_one_line() -> None:
     said = await refusal(
-        "serve", "--port", "0", SECRET_KEY=secrets.token_hex(32), MONGODB_URI="mongodb://u:hidden@127.0.0.1:1/?timeoutMS=500"
+        "serve",
+        "--port",
+        "0",
+        SECRET_KEY=secrets.token_hex(32),
+        MONGODB_URI="mongodb://u:hidden@127.0.0.1:1/?timeoutMS=500",
     )
 
     assert "No MongoDB answers at 127.0.0.1:1" in said
@@ -153,13 +170,70 @@ async def test_the_first_admin_comes_from_the_environment(
     assert admin.email == "first@example.com"
 
 
-async def test_an_admin_and_a_key_come_from_the_command_line(client: Client, server: Server) -> None:
-    made = await launch("create-admin", "--email", "boss@example.com", ADMIN_PASSWORD=PASSWORD, **server.settings)
-    assert (await made.communicate(), made.returncode)[1] == 0
-    await sign_in(client, email="boss@example.com")
+async def said_by(*arguments: str, **environment: str) -> str:
+    """Run a command to its good end, and give what it printed."""
+    process = await launch(*arguments, **environment)
+    said, complaints = await process.communicate()
+    assert process.returncode == 0, complaints.decode()
+    return said.decode()
 
-    again = await refusal("create-admin", "--email", "boss@example.com", ADMIN_PASSWORD=PASSWORD, **server.settings)
+
+async def test_an_admin_comes_from_the_command_line(client: Client, server: Server) -> None:
+    arguments = ("create-admin", "--email", "boss@example.com")
+
+    await said_by(*arguments, ADMIN_PASSWORD=PASSWORD, **server.settings)
+
+    boss = await sign_in(client, email="boss@example.com")
+    assert await boss.client.query("{ me { role } }") == {"me": {"role": "ADMIN"}}
+    again = await refusal(*arguments, ADMIN_PASSWORD=PASSWORD, **server.settings)
     assert "There is an account with this e-mail already." in again
+
+
+async def test_a_key_comes_from_the_command_line(client: Client, server: Server, user: Person) -> None:
+    arguments = ("create-key", "--name", "collector", "--scope", "READ", "--owner")
+
+    secret = (await said_by(*arguments, user.email, **server.settings)).strip()
+
+    document = "{ agents { totalCount } }"
+    assert await client.with_token(secret).query(document) == {"agents": {"totalCount": 0}}
+    assert "no account" in await refusal(*arguments, "nobody@example.com", **server.settings)
+
+
+async def test_usage_is_rebuilt_from_the_command_line(store: Database, server: Server) -> None:
+    assert "0 events, 0 figures differed." in await said_by("rebuild", "usage", "--check", **server.settings)
+
+
+async def test_allowed_pages_may_use_the_service_and_no_others(
+    *, client: Client, mongodb_uri: str, session: aiohttp.ClientSession, server: Server, user: Person
+) -> None:
+    friend, stranger = "https://hub.example", "https://evil.example"
+    settings = server.settings | {"ALLOWED_ORIGINS": f"{friend}, https://other.example", "LOG_LEVEL": "debug"}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    async with Server(mongodb_uri, **settings) as another:
+        there = Client(session, another.graphql, headers={"Cookie": f"agenthub={user.access_token}"})
+        asked = {
+            origin: await there.send("OPTIONS", headers={**preflight, "Origin": origin})
+            for origin in (friend, stranger)
+        }
+        replies = {
+            origin: await there.with_headers(Origin=origin).execute("{ me { email } }") for origin in (friend, stranger)
+        }
+        async with there.socket(Origin=friend) as socket:
+            await socket.initialise()
+        wrong = {"email": user.email, "password": "a password that nobody has"}
+        login = "mutation ($input: LoginInput!) { login(input: $input) { __typename } }"
+        assert (await there.execute(login, {"input": wrong})).codes == ["UNAUTHENTICATED"]
+
+    assert asked[friend].headers["Access-Control-Allow-Origin"] == friend
+    assert asked[friend].headers["Access-Control-Allow-Credentials"] == "true"
+    assert "Access-Control-Allow-Origin" not in asked[stranger].headers
+    assert replies[friend].body == {"data": {"me": {"email": user.email}}}
+    assert {"Accept", "Origin"} <= {name.strip() for name in replies[friend].headers["Vary"].split(",")}
+    assert replies[stranger].status == 403
+    # Not even the most talkative log holds what must stay secret.
+    log = "\n".join(another.lines)
+    assert '"event":"request"' in log
+    assert not [secret for secret in (user.access_token, wrong["password"], settings["SECRET_KEY"]) if secret in log]
 
 
 async def test_the_embedded_database_is_started_and_stopped(tmp_path: Path, session: aiohttp.ClientSession) -> None:
@@ -195,19 +269,18 @@ async def test_a_server_is_alive_and_ready(server: Server, session: aiohttp.Clie
 async def test_without_its_database_a_server_is_alive_and_not_ready(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    from server.mongod import Mongod  # noqa: PLC0415
-
     async with Mongod(tmp_path / "data") as mongod, Server(mongod.uri) as server:
         client = Client(session, server.graphql)
-        os.kill(mongod.pid, 19)
+        os.kill(mongod.pid, signal.SIGSTOP)
         try:
             assert (await get(session, f"{server.url}/healthz")).status == 200
             ready = await get(session, f"{server.url}/readyz")
-            reply = await client.execute("mutation ($i: LoginInput!) { login(input: $i) { __typename } }", {
-                "i": {"email": "a@example.com", "password": PASSWORD}
-            })
+            reply = await client.execute(
+                "mutation ($i: LoginInput!) { login(input: $i) { __typename } }",
+                {"i": {"email": "a@example.com", "password": PASSWORD}},
+            )
         finally:
-            os.kill(mongod.pid, 18)
+            os.kill(mongod.pid, signal.SIGCONT)
 
     assert ready.status == 503
     assert ready.body == {"status": "unavailable", "parts": {"database": "unavailable"}}
@@ -220,7 +293,7 @@ async def test_without_its_database_a_server_is_alive_and_not_ready(
 
 
 async def test_a_stop_ends_sockets_and_streams_and_finishes_requests(
-    client: Client, mongodb_uri: str, session: aiohttp.ClientSession, user: Person, server: Server
+    *, client: Client, mongodb_uri: str, session: aiohttp.ClientSession, user: Person, server: Server
 ) -> None:
     async with Server(mongodb_uri, SECRET_KEY=server.settings["SECRET_KEY"]) as another:
         there = Client(session, another.graphql, token=user.access_token)

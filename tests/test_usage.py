@@ -258,7 +258,16 @@ async def test_what_no_type_can_hold_refuses_the_request(user: Person, store: Da
     assert await nothing_is_stored(store)
 
 
-@pytest.mark.parametrize(("count", "source", "field"), [(0, "s", "events"), (1001, "s", "events"), (1, "", "source"), (1, "s" * 65, "source"), (1, "a\x1fb", "source")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "source", "field"),
+    [
+        (0, "s", "events"),
+        (1001, "s", "events"),
+        (1, "", "source"),
+        (1, "s" * 65, "source"),
+        (1, "a\x1fb", "source"),
+    ],
+)
 async def test_a_batch_that_cannot_be_is_refused(
     user: Person, store: Database, count: int, source: str, field: str
 ) -> None:
@@ -356,10 +365,8 @@ async def test_rebuild_finds_and_repairs_what_was_spoilt(user: Person, store: Da
     await collect(
         user.client, *(event(str(n), user=f"u{n}", cost="0.5", at=f"2026-05-0{n + 1}T10:00:00Z") for n in range(5))
     )
-    right = (
-        await totals(user.client),
-        (await user.client.query(USAGE, agent=SCOUT, **{"from": "2026-05-01", "to": "2026-05-06"}))["usage"],
-    )
+    span = {"from": "2026-05-01", "to": "2026-05-06"}
+    right = (await totals(user.client), await user.client.query(USAGE, agent=SCOUT, **span))
     await database.collection(agents.Agent).update_one({"name": "Scout"}, {"$inc": {"usage.messages": 7}})
     await database.collection(UsageMonth).update_one({"model": ""}, {"$inc": {"prompt_tokens.01": -3, "users.09": 4}})
 
@@ -372,10 +379,7 @@ async def test_rebuild_finds_and_repairs_what_was_spoilt(user: Person, store: Da
     }
     assert found.repaired
     assert (await rebuild(ZoneInfo("UTC"), repair=False)).differences == []
-    assert right == (
-        await totals(user.client),
-        (await user.client.query(USAGE, agent=SCOUT, **{"from": "2026-05-01", "to": "2026-05-06"}))["usage"],
-    )
+    assert right == (await totals(user.client), await user.client.query(USAGE, agent=SCOUT, **span))
 
 
 async def test_days_are_days_of_the_companys_time_zone(store: Database) -> None:

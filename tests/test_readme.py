@@ -1,0 +1,90 @@
+"""The README's snippets run as they are printed, and its table is the settings'."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from server.settings import Settings
+from tests.processes import ROOT, Server
+
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """Run the demo company, embedded database and all, as `make run` does."""
+    data = tmp_path_factory.mktemp("demo")
+    async with Server(None, "--demo", DATA_DIR=str(data)) as server:
+        yield server
+
+
+async def shell(script: str, server: Server, **environment: str) -> str:
+    """Run a snippet against this server instead of the one it names."""
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+        script.replace("http://127.0.0.1:8000", server.url),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
+
+
+async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
+    sign_in, ask, report = SHELL
+    token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
+
+    asked = json.loads(await shell(ask, demo, TOKEN=token))
+    reported = json.loads(await shell(report, demo, TOKEN=token))
+    again = json.loads(await shell(report, demo, TOKEN=token))
+
+    assert asked["data"]["agents"]["totalCount"] == 60
+    assert all(node["usage"]["totalTokens"] > 0 for node in asked["data"]["agents"]["nodes"])
+    assert reported["data"]["collectUsage"]["accepted"] == 1
+    assert again["data"]["collectUsage"]["duplicates"] == 1
+
+
+async def test_the_subscription_hears_the_stored_alerts(demo: Server) -> None:
+    token = (await shell(f'{SHELL[0]}\necho "$TOKEN"', demo)).strip()
+    query = '{"query": "{ alerts(first: 100) { totalCount nodes { cursor agent { name } } } }"}'
+    ask = f"curl -s {demo.graphql} -H 'Content-Type: application/json' -H 'Authorization: Bearer {token}' -d '{query}'"
+    alerts = json.loads(await shell(ask, demo))["data"]["alerts"]
+    assert alerts["totalCount"] > 3
+    script = PYTHON[0].replace("ws://127.0.0.1:8000", demo.url.replace("http", "ws"))
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        script,
+        env={**os.environ, "TOKEN": token, "AFTER": alerts["nodes"][2]["cursor"]},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    heard = [(await process.stdout.readline()).decode() for _ in range(2)]
+    process.terminate()
+    await process.wait()
+
+    for line, alert in zip(heard, reversed(alerts["nodes"][:2]), strict=True):
+        assert alert["cursor"] in line
+
+
+def test_the_table_names_every_setting_as_the_code_does() -> None:
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name.upper()}` | {field.description} |" in README
+
+
+def test_the_command_that_tests_run_by_is_the_readmes() -> None:
+    assert "make test" in README
+    assert "make test" in Path(ROOT / ".ci" / "run").read_text()
