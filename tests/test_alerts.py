@@ -367,12 +367,27 @@ async def test_a_reader_that_falls_behind_is_told_and_let_go(store: Database) ->
         seen = [await anext(witness) for _ in range(2)]
         await _alert(3, store)
         seen += [await anext(witness) for _ in range(3)]
+        # The queue overflowed; one burst later the reader still has not stirred.
+        await _alert(1, store)
+        seen.append(await anext(witness))
 
         with pytest.raises(TooSlow):
             await anext(slow)
         # It comes back with its last number, and has missed none.
         resumed = live.follow(Alert, after=first.result()["_id"])
-        assert [(await anext(resumed))["_id"] for _ in range(5)] == [row["_id"] for row in seen]
+        assert [(await anext(resumed))["_id"] for _ in range(6)] == [row["_id"] for row in seen]
+
+
+async def test_a_burst_larger_than_the_bound_loses_no_reader_and_no_alert(store: Database) -> None:
+    async with Live(store, [Alert], bound=3, every_s=0.05) as live:
+        reader = live.follow(Alert, after=None)
+        first = asyncio.ensure_future(anext(reader))
+        await asyncio.wait([first], timeout=0.01)
+
+        await _alert(40, store)
+
+        numbers = [(await first)["_id"], *[(await anext(reader))["_id"] for _ in range(39)]]
+        assert numbers == list(range(numbers[0], numbers[0] + 40))
 
 
 async def test_the_default_rule_comes_from_the_settings_until_somebody_changes_it(store: Database) -> None:

@@ -26,19 +26,26 @@ class _Subscriber:
         self._bound = bound
         self._rows: deque[Row] = deque()
         self._arrived = asyncio.Event()
+        self._overflowed_in: int | None = None
         self._too_slow = False
 
-    def put(self, row: Row) -> None:
+    def put(self, row: Row, *, burst: int) -> None:
         if row["_id"] <= self._after or not self._where(row):
             return
+        if self._overflowed_in is not None:
+            # More than one burst has come since, and it has not stirred.
+            self._too_slow = self._too_slow or burst > self._overflowed_in
+            return
         if len(self._rows) >= self._bound:
-            self._too_slow = True
+            self._overflowed_in = burst
             self._rows.clear()
-        self._rows.append(row)
+        else:
+            self._rows.append(row)
         self._arrived.set()
 
-    async def next(self) -> Row:
-        while not self._rows:
+    async def next(self) -> Row | None:
+        """Give the next row; None when some were dropped and are to be read from the store."""
+        while not self._rows and self._overflowed_in is None:
             self._arrived.clear()
             await self._arrived.wait()
         if self._too_slow:
@@ -46,7 +53,7 @@ class _Subscriber:
                 "You read more slowly than alerts arrive. Subscribe again with `after` set to the last cursor you saw.",
                 retry_after_ms=1000,
             )
-        return self._rows.popleft()
+        return self._rows.popleft() if self._overflowed_in is None else None
 
 
 class Live:
@@ -67,6 +74,7 @@ class Live:
         self._every_s = every_s
         self._seen: dict[type[Document], int] = {}
         self._subscribers: dict[type[Document], set[_Subscriber]] = {topic: set() for topic in topics}
+        self._burst = 0
         self._stirred = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,25 +103,28 @@ class Live:
         """Give the rows numbered above `after` (above the newest, when None), first the stored ones, then live.
 
         None is left out and none comes twice. `where` picks the rows that count for this subscriber. Raises `TooSlow`
-        when more than the bound has piled up.
+        when more than the bound has piled up and the reader has not stirred by the next burst.
         """
         last = self._seen[topic] if after is None else after
-        while last < self._seen[topic]:
-            rows = await self._read(topic, last)
-            for row in rows:
-                last = row["_id"]
-                if where(row):
-                    yield row
-            if not rows:
-                break
-        # Nothing was awaited since `last` reached what has been broadcast: whatever comes now comes to the queue.
-        subscriber = _Subscriber(where, last, self._bound)
-        self._subscribers[topic].add(subscriber)
-        try:
-            while True:
-                yield await subscriber.next()
-        finally:
-            self._subscribers[topic].discard(subscriber)
+        while True:
+            while last < self._seen[topic]:
+                rows = await self._read(topic, last)
+                for row in rows:
+                    last = row["_id"]
+                    if where(row):
+                        yield row
+                if not rows:
+                    break
+            # Nothing was awaited since `last` reached what has been broadcast: whatever comes now comes to the queue.
+            subscriber = _Subscriber(where, last, self._bound)
+            self._subscribers[topic].add(subscriber)
+            try:
+                # A burst that is larger than the queue sends the reader back to the store, where nothing is dropped.
+                while (next_row := await subscriber.next()) is not None:
+                    last = next_row["_id"]
+                    yield next_row
+            finally:
+                self._subscribers[topic].discard(subscriber)
 
     async def _read(self, topic: type[Document], after: int) -> Sequence[Row]:
         # Majority: what a subscriber has seen must survive a failover.
@@ -133,10 +144,11 @@ class Live:
                     log.warning("live: cannot read, trying again", topic=topic.__name__, error=type(error).__name__)
 
     async def _pass_on(self, topic: type[Document]) -> None:
+        self._burst += 1
         while rows := await self._read(topic, self._seen[topic]):
             for row in rows:
                 for subscriber in self._subscribers[topic]:
-                    subscriber.put(row)
+                    subscriber.put(row, burst=self._burst)
             self._seen[topic] = rows[-1]["_id"]
 
     async def _watch(self) -> None:
