@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 AgentStatus = expose(agents.AgentStatus)
 AuditStatus = expose(agents.AuditStatus)
-AgentOrderField = expose(agents.OrderField)
+AgentOrderField = expose(agents.AgentOrderField)
 Direction = expose(agents.Direction)
 
 

@@ -223,7 +223,7 @@ class Usage:
     @field
     async def by_agent(
         self,
-        first: Annotated[int, strawberry.argument(description="How many, 1 to 100.")] = 20,
+        first: Annotated[int | None, strawberry.argument(description="How many, 1 to 100.")] = 20,
     ) -> list[AgentUsage]:
         """Agent by agent, highest tokens first, those without use left out; at most 100."""
         used = sorted(self.span.by_agent.items(), key=lambda each: (-each[1].total_tokens, each[0]))[: bounded(first)]

@@ -42,7 +42,7 @@ class Discipline(DescribedEnum):
     PENCIL_AGENTS = "PENCIL_AGENTS", "Pencil agents: set by itself for a collected agent with “pencil” in its name."
 
 
-class OrderField(DescribedEnum):
+class AgentOrderField(DescribedEnum):
     """What a list of agents may be ordered by."""
 
     NAME = "NAME", "Name, without regard to case."
@@ -150,14 +150,14 @@ class Agent(Stored, AgentFields):
 Ref = Key | str
 """What names an agent: its key, or its name."""
 
-ORDERS: Final[Mapping[OrderField, str]] = {
-    OrderField.NAME: "name_folded",
-    OrderField.CREATED_AT: "created_at",
-    OrderField.UPDATED_AT: "updated_at",
-    OrderField.LAST_USED_AT: "usage.last_used_at",
-    OrderField.RATING: "rating.average",
-    OrderField.TOTAL_TOKENS: "usage.total_tokens",
-    OrderField.MESSAGES: "usage.messages",
+ORDERS: Final[Mapping[AgentOrderField, str]] = {
+    AgentOrderField.NAME: "name_folded",
+    AgentOrderField.CREATED_AT: "created_at",
+    AgentOrderField.UPDATED_AT: "updated_at",
+    AgentOrderField.LAST_USED_AT: "usage.last_used_at",
+    AgentOrderField.RATING: "rating.average",
+    AgentOrderField.TOTAL_TOKENS: "usage.total_tokens",
+    AgentOrderField.MESSAGES: "usage.messages",
 }
 BY_NAME: Final = Order("name_folded")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models import agents
-from models.agents import ORDERS, Filter, OrderField
+from models.agents import ORDERS, AgentOrderField, Filter
 from models.store import database
 from models.store.database import Database
 from models.store.pages import Order, Window
@@ -226,7 +226,7 @@ async def test_search_finds_beginnings_of_words_in_every_searched_field(user: Pe
 
 
 @pytest.mark.parametrize("direction", ["ASC", "DESC"])
-@pytest.mark.parametrize("order", [field.value for field in OrderField])
+@pytest.mark.parametrize("order", [field.value for field in AgentOrderField])
 async def test_pages_walk_every_order_forwards_and_backwards_without_gap(
     user: Person, store: Database, order: str, direction: str
 ) -> None:
@@ -320,7 +320,7 @@ async def test_node_finds_an_agent_by_its_id(user: Person) -> None:
 
 
 @pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("field", [ORDERS[each] for each in OrderField])
+@pytest.mark.parametrize("field", [ORDERS[each] for each in AgentOrderField])
 async def test_no_order_sorts_in_memory_or_scans_the_collection(
     store: Database, user: Person, field: str, descending: bool
 ) -> None:

@@ -126,8 +126,9 @@ def asked(
     return Asked(Window(size, positions["after"], positions["before"], backwards=last is not None), scope)
 
 
-def bounded(first: int, *, most: int = MOST) -> int:
-    """Check the `first` of a plain list."""
+def bounded(first: int | None, *, most: int = MOST) -> int:
+    """Check the `first` of a plain list; a null is the default."""
+    first = DEFAULT if first is None else first
     if not 1 <= first <= most:
         raise BadInput.at("first", f"`first` lies between 1 and {most}.")
     return first
