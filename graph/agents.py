@@ -264,19 +264,19 @@ class UpdateAgentInput:
 
     agent: AgentBy
     """Which agent."""
-    name: Maybe[str]
+    name: Maybe[str | None]
     """What it is called."""
-    description: Maybe[str]
+    description: Maybe[str | None]
     """What it does."""
     project: Maybe[str | None]
     """The project it belongs to."""
     discipline: Maybe[Discipline | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """The part of the company it works for."""
-    status: Maybe[AgentStatus]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    status: Maybe[AgentStatus | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """Where it stands in its life."""
-    audit_status: Maybe[AuditStatus]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    audit_status: Maybe[AuditStatus | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """Whether it has passed the audit."""
-    tags: Maybe[list[str]]
+    tags: Maybe[list[str] | None]
     """Words to find it by; the list replaces the old one."""
     userbase: Maybe[str | None]
     """Who uses it."""

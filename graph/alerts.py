@@ -238,15 +238,15 @@ class UpdateAlertRuleInput:
 
     id: ID
     """Which rule."""
-    name: Maybe[str]
+    name: Maybe[str | None]
     """What people call it."""
-    metric: Maybe[AlertMetric]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    metric: Maybe[AlertMetric | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """What to measure; changing it forgets what the rule has said."""
-    window: Maybe[AlertWindow]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    window: Maybe[AlertWindow | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """Over what time; changing it forgets what the rule has said."""
-    threshold: Maybe[Decimal]
+    threshold: Maybe[Decimal | None]
     """The value to speak at; changing it forgets what the rule has said."""
-    percents: Maybe[list[int]]
+    percents: Maybe[list[int] | None]
     """Percents of the threshold at which to speak."""
     cooldown_hours: Maybe[float | None]
     """Hours until it speaks again; null: once in each window."""
@@ -256,11 +256,11 @@ class UpdateAlertRuleInput:
     """Only agents of this discipline; null: of any."""
     project: Maybe[str | None]
     """Only agents of this project; null: of any."""
-    channels: Maybe[list[AlertChannel]]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    channels: Maybe[list[AlertChannel] | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """How to tell people beside the subscription."""
     webhook_url: Maybe[str | None]
     """Where the channel WEBHOOK posts."""
-    enabled: Maybe[bool]
+    enabled: Maybe[bool | None]
     """Whether it watches."""
 
     async def values(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ _user = reader(User)
 class UpdateProfileInput:
     """What to change about yourself; what is left out stays."""
 
-    name: Maybe[str]
+    name: Maybe[str | None]
     """How you are called, 1 to 100 characters."""
 
 
@@ -144,9 +144,9 @@ class UpdateUserInput:
 
     user: ID
     """Whose account."""
-    role: Maybe[Role]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    role: Maybe[Role | None]  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """What they may do."""
-    active: Maybe[bool]
+    active: Maybe[bool | None]
     """False shuts them out at once, with their sessions and API keys; true lets them in again."""
 
 

@@ -154,6 +154,16 @@ async def test_an_update_keeps_what_is_absent_and_clears_what_is_null(user: Pers
     }
 
 
+@pytest.mark.parametrize("field", ["name", "description", "status", "auditStatus", "tags"])
+async def test_what_cannot_be_empty_cannot_be_cleared(user: Person, field: str) -> None:
+    identifier = await create(user.client, "Scout")
+
+    error = await refusal(user.client, UPDATE, input={"agent": {"id": identifier}, field: None})
+
+    assert (error.code, error.field) == ("BAD_USER_INPUT", field)
+    assert await names(user.client) == ["Scout"]
+
+
 async def test_only_the_owner_or_an_admin_changes_an_agent(user: Person, another_user: Person, admin: Person) -> None:
     identifier = await create(user.client, "Scout")
     change = {"agent": {"id": identifier}, "description": "Changed"}

@@ -255,6 +255,8 @@ async def test_what_no_type_can_hold_refuses_the_request(user: Person, store: Da
     reply = await user.client.execute(COLLECT, {"input": {"events": [event("good"), {**event("bad"), **values}]}})
 
     assert reply.codes == ["BAD_USER_INPUT"]
+    if "agent" not in values and "surprise" not in values:
+        assert reply.body["errors"][0]["extensions"]["field"] == f"events.1.{next(iter(values))}"
     assert await nothing_is_stored(store)
 
 

@@ -18,9 +18,7 @@ INTERNAL: Final = AgentHubError.code
 
 _MASKED: Final = "Something went wrong on our side. Quote the request id when you report it."
 # How graphql-core says where in a variable a value is wrong; its callback gives the path only inside this text.
-_VARIABLE_PATH: Final = re.compile(
-    r"^Variable '\$(\w+)' (?:got invalid value .*? at '(?:\w+\.)?([\w.\[\]]+)'|)", re.DOTALL
-)
+_VARIABLE_PATH: Final = re.compile(r"Variable '\$(\w+)' has invalid value(?: at \.?([^:]+))?: ")
 _SUGGESTION: Final = re.compile(r" Did you mean [^?]*\?")
 
 log = structlog.get_logger()
