@@ -91,11 +91,12 @@ class Live:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        running = set(self._tasks)
+        while running:
+            # Again, should one of them have been in the midst of something that swallows a cancellation.
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=1.0)
 
     async def follow(
         self, topic: type[Document], *, after: int | None, where: Callable[[Row], bool] = lambda _: True
@@ -134,8 +135,10 @@ class Live:
 
     async def _broadcast(self) -> None:
         while True:
+            # Not wait_for: in Python 3.11 it loses a cancellation that meets the event, and the process would not stop.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), timeout=self._every_s)
+                async with asyncio.timeout(self._every_s):
+                    await self._stirred.wait()
             self._stirred.clear()
             for topic in self._topics:
                 try:
