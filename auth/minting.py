@@ -7,7 +7,7 @@ from typing import Final
 
 from auth.viewer import Viewer
 from models import keys, text
-from models.errors import BadInput, Forbidden
+from models.errors import Fault, Forbidden
 from models.keys import ApiKeyFields, ApiKeyScope
 from models.store.database import Key, Row
 
@@ -34,9 +34,10 @@ class Minting:
         self, owner: Key, *, name: str, scopes: list[ApiKeyScope], expires_at: datetime | None, now: datetime
     ) -> tuple[Row, str]:
         """Make a key for an owner, without asking who wants it; for the command line."""
-        values = text.validate(ApiKeyFields, {"name": name, "scopes": scopes, "expires_at": expires_at}, partial=False)
-        if expires_at is not None and expires_at <= now:
-            raise BadInput.at("expires_at", "A key expires in the future.")
+        given = {"name": name, "scopes": scopes, "expires_at": expires_at}
+        late = expires_at is not None and expires_at <= now
+        faults = [Fault(("expires_at",), "A key expires in the future.")] if late else []
+        values = text.validate(ApiKeyFields, given, partial=False, faults=faults)
         prefix = MARK + secrets.token_hex(_PREFIX // 2)
         secret = f"{prefix}_{secrets.token_urlsafe(_BYTES)}"
         row = {

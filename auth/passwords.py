@@ -1,6 +1,7 @@
 """Argon2id off the event loop; old bcrypt hashes are recognised and upgraded."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +28,9 @@ _COMMON: Final = frozenset(
     {"password", "password1", "12345678", "123456789", "1234567890", "qwertyuiop", "iloveyou", "11111111", "agenthub"}
 )
 _BCRYPT_READS: Final = 72
+_PASSLIB_READS: Final = 4096
+# NUL, at which bcrypt stops, and lone surrogates, which UTF-8 cannot hold.
+_UNFIT: Final = re.compile("[\x00\ud800-\udfff]")
 _FEWEST_CHARACTERS: Final = 4
 
 
@@ -59,6 +63,9 @@ class Passwords:
         return right and hashed is not None, better
 
     def _check(self, password: str, hashed: str | None) -> tuple[bool, str | None]:
+        if len(password) > _PASSLIB_READS or _UNFIT.search(password):
+            # Nobody has such a one; passlib raises for some of them, and for some hashes only, which would tell.
+            return False, None
         hashed = hashed or self._nobody
         if hashed.startswith("$2"):
             # bcrypt reads 72 bytes and newer versions refuse more; the old system cut them off.
@@ -78,8 +85,8 @@ def faults(password: str, *, email: str, field: str = "password") -> list[Fault]
     message = None
     if not SHORTEST <= len(password) <= LONGEST:
         message = f"A password has {SHORTEST} to {LONGEST} characters."
-    elif "\x00" in password:
-        message = "A password cannot hold a NUL character."
+    elif _UNFIT.search(password):
+        message = "A password cannot hold a NUL character or broken Unicode."
     elif plain in _COMMON or plain == email.casefold() or len(set(plain)) < _FEWEST_CHARACTERS:
         message = "This password is too easy to guess."
     return [Fault((field,), message)] if message else []

@@ -66,7 +66,8 @@ class Registration:
             raise BadInput.at("current_password", "This is not your current password.")
         if wrong := rules.faults(new, email=row["email"], field="new_password"):
             raise BadInput(wrong)
-        await users.set_password(row["_id"], await self._passwords.hash(new))
+        if not await users.set_password(row["_id"], await self._passwords.hash(new), was=row["password_hash"]):
+            raise BadInput.at("current_password", "Your password has just been changed. Sign in again.")
         await sessions.end_all(row["_id"], but=viewer.session, now=now)
         return row
 

@@ -37,9 +37,15 @@ class SignIn:
         right, better = await self._passwords.check(password, row["password_hash"] if row else None)
         if row is None or not right or not row["active"]:
             raise Unauthenticated("E-mail or password is wrong.")
-        if better:
-            await users.set_password(row["_id"], better)
-        return await self.open(row, now=now)
+        await users.seen(row["_id"], now=now)
+        session = await sessions.start(row["_id"], now=now)
+        # A change of password ends the sessions it finds. One begun after that must not live on the old password, nor
+        # may the better hash of the old password replace the new one's.
+        hashed = row["password_hash"]
+        if not await users.set_password(row["_id"], better or hashed, was=hashed):
+            await sessions.end(session["_id"], now=now)
+            return await self.login(email=email, password=password, now=now)
+        return self._tokens_of(session, row, now=now)
 
     async def open(self, user: Row, *, now: datetime) -> Tokens:
         """Open a session for somebody whose identity is settled."""

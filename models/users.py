@@ -99,7 +99,7 @@ async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
 
 async def with_password(*, email: str | None = None, user: Key | None = None) -> Row | None:
     """Find one with its password hash, by e-mail or key; for those who check passwords."""
-    where = {"_id": user} if user else {"email": (email or "").strip().lower()}
+    where = {"_id": user} if user else {"email": _as_stored(email or "")}
     return await database.collection(User).find_one(where)
 
 
@@ -159,9 +159,12 @@ async def update(user: Key, values: Mapping[str, Any]) -> Row:
     return await database.transaction(User, body)
 
 
-async def set_password(user: Key, password_hash: str) -> None:
-    """Replace a password's hash."""
-    await database.collection(User).update_one({"_id": user}, {"$set": {"password_hash": password_hash}})
+async def set_password(user: Key, password_hash: str, *, was: str) -> bool:
+    """Replace a password's hash; says whether the old one still stood and the account is active."""
+    result = await database.collection(User).update_one(
+        {"_id": user, "password_hash": was, "active": True}, {"$set": {"password_hash": password_hash}}
+    )
+    return bool(result.matched_count)
 
 
 async def seen(user: Key, *, now: datetime) -> None:
@@ -170,6 +173,14 @@ async def seen(user: Key, *, now: datetime) -> None:
 
 
 # ---------------------------------------------------------------- rules
+
+
+def _as_stored(email: str) -> str:
+    # People write an address in more than one way: composed or not, a domain in letters or in Punycode.
+    try:
+        return _email(email.strip())
+    except ValueError:
+        return email.strip().lower()
 
 
 def _is_acting_admin(row: Row) -> bool:

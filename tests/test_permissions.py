@@ -1,11 +1,10 @@
 """Who may do what, as a table over every root field."""
 
-from typing import Any
-
 import pytest
+from graphql import GraphQLNonNull
 
 from tests import factories
-from tests.client import Client
+from tests.client import Client, GraphQLErrors
 from tests.factories import Person
 from tests.test_house import CORE
 
@@ -26,8 +25,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "alerts": ("alerts { totalCount }", "uar"),
     "alertRules": ("alertRules { id }", "am"),
     "register": ('register(input: {email: "", name: "", password: ""}) { session { accessToken } }', "nuacrm"),
-    "refreshSession": ('refreshSession(input: {refreshToken: "x"}) { session { accessToken } }', ""),
-    "login": ('login(input: {email: "", password: ""}) { session { accessToken } }', ""),
+    "refreshSession": ('refreshSession(input: {refreshToken: "x"}) { session { accessToken } }', "nuacrm"),
+    "login": ('login(input: {email: "", password: ""}) { session { accessToken } }', "nuacrm"),
     "logout": ("logout { success }", "nuacrm"),
     "updateProfile": ('updateProfile(input: {name: ""}) { user { id } }', "ua"),
     "changePassword": ('changePassword(input: {currentPassword: "", newPassword: ""}) { user { id } }', "ua"),
@@ -50,8 +49,11 @@ TABLE: dict[str, tuple[str, str]] = {
     "deleteAlertRule": (f'deleteAlertRule(input: {{id: "{ID}"}}) {{ deletedId }}', "am"),
     "acknowledgeAlert": (f'acknowledgeAlert(input: {{id: "{ID}"}}) {{ alert {{ id }} }}', "ua"),
 }
-# What these two say to a wrong token is what others say to nobody.
+# These two say UNAUTHENTICATED of what they are given, whoever asks: everyone is let in and reads the same.
 OPEN = {"login", "refreshSession"}
+# The same for subscriptions; whoever is let in is told that the cursor is none.
+WATCHED: dict[str, tuple[str, str]] = {"thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar")}
+CALLERS = ["n", "u", "a", "c", "r", "m"]
 
 
 def _roots() -> dict[str, str]:
@@ -61,19 +63,64 @@ def _roots() -> dict[str, str]:
 
 def test_the_table_has_every_field() -> None:
     assert set(TABLE) == set(_roots())
+    assert CORE.subscription_type is not None
+    assert set(WATCHED) == set(CORE.subscription_type.fields)
 
 
-@pytest.mark.parametrize("caller", ["n", "u", "a", "c", "r", "m"])
-async def test_everyone_gets_what_the_table_says(client: Client, user: Person, admin: Person, caller: str) -> None:
+async def _client(caller: str, nobody: Client, user: Person, admin: Person) -> Client:
     scopes = {"c": "COLLECT", "r": "READ", "m": "MANAGE"}
-    clients: dict[str, Any] = {"n": client, "u": user.client, "a": admin.client}
-    for letter, scope in scopes.items():
-        clients[letter] = await factories.api_key(admin, scope)
+    people = {"n": nobody, "u": user.client, "a": admin.client}
+    return people[caller] if caller in people else await factories.api_key(admin, scopes[caller])
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_everyone_gets_what_the_table_says(client: Client, user: Person, admin: Person, caller: str) -> None:
+    asking = await _client(caller, client, user, admin)
     refused = "UNAUTHENTICATED" if caller == "n" else "FORBIDDEN"
+    assert CORE.query_type is not None
+    never_null = {name for name, it in CORE.query_type.fields.items() if isinstance(it.type, GraphQLNonNull)}
 
     for name, kind in sorted(_roots().items(), key=lambda each: each[0] == "logout"):
         if name in OPEN:
             continue
         selection, allowed = TABLE[name]
-        reply = await clients[caller].execute(f"{kind} {{ {selection} }}")
-        assert (refused in reply.codes) == (caller not in allowed), (name, reply.body)
+        reply = await asking.execute(f"{kind} {{ {selection} }}")
+        if caller in allowed:
+            assert not {"UNAUTHENTICATED", "FORBIDDEN", "INTERNAL_SERVER_ERROR"}.intersection(reply.codes), (
+                name,
+                reply,
+            )
+        else:
+            assert reply.codes == [refused], (name, reply.body)
+            # A field that is never null takes the whole answer with it.
+            assert reply.body["data"] == (None if name in never_null else {name: None})
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("name", sorted(OPEN))
+async def test_signing_in_is_open_to_everyone(
+    client: Client, user: Person, admin: Person, caller: str, name: str
+) -> None:
+    document = f"mutation {{ {TABLE[name][0]} }}"
+    asking = await _client(caller, client, user, admin)
+
+    assert (await asking.execute(document)).body == (await client.execute(document)).body
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_everyone_watches_what_the_table_says(client: Client, user: Person, admin: Person, caller: str) -> None:
+    asking = await _client(caller, client, user, admin)
+
+    for selection, allowed in WATCHED.values():
+        with pytest.raises(GraphQLErrors) as caught:
+            async with asking.subscribe(f"subscription {{ {selection} }}") as events:
+                await anext(events)
+        refused = "UNAUTHENTICATED" if caller == "n" else "FORBIDDEN"
+        assert caught.value.code == ("BAD_USER_INPUT" if caller in allowed else refused)
+
+
+async def test_what_is_refused_leaves_the_rest_of_an_answer_alone(user: Person) -> None:
+    reply = await user.client.execute("{ me { email } users { totalCount } }")
+
+    assert reply.codes == ["FORBIDDEN"]
+    assert reply.body["data"] == {"me": {"email": user.email}, "users": None}
