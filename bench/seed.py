@@ -20,10 +20,11 @@ from models.keys import ApiKeyScope
 from models.store import database
 from models.store.commits import Commits
 from models.store.database import Database, Key
-from models.usage import counting, days
-from models.usage.counting import Batch, Counting, Tally
+from models.usage import days, tallying
+from models.usage.counting import Batch, Counting
 from models.usage.days import Cell, Sums, UsageMonth
 from models.usage.events import Event, UsageEvent
+from models.usage.tallying import Tally
 from models.users import Role
 
 AGENTS: Final = 500
@@ -164,7 +165,7 @@ async def bulk(store: Database, count: int, now: datetime) -> str:
     if writing:
         await writing
     async with await store.client.start_session() as session:
-        await counting.add_totals(tally.totals, tally.spans, session=session)
+        await tallying.add_totals(tally.totals, tally.spans, session=session)
         await days.add(UsageMonth, tally.days, used=tally.used, session=session)
     return secret
 
@@ -194,7 +195,7 @@ def _row(keys: Sequence[Key], number: int, *, now: datetime, commit: Key) -> dic
 def _sum(tally: Tally, row: dict[str, Any]) -> None:
     agent, at = row["agent"], row["at"]
     cell = Cell.of_day(agent, row["model"], at.astimezone(UTC).date())
-    figures = counting.figures_of(row)
+    figures = tallying.figures_of(row)
     _add(tally.days.setdefault(cell, {}), figures)
     _add(tally.totals.setdefault(agent, {}), figures)
     tally.used[cell] = (at, at)

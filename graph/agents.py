@@ -19,7 +19,7 @@ from graph.language.nodes import Node
 from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
 from graph.ratings import Rating, RatingSummary
-from graph.usage import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals
+from graph.usage.figures import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals
 from models import agents, ratings, users
 from models.alerts import raised
 from models.errors import BadInput, NotFound

@@ -16,6 +16,7 @@ from graph.loaders import BatchedRead, Loaders
 from models.store.commits import Commits
 from models.store.live import Live
 from models.usage.counting import Counting
+from models.usage.snapshots import Snapshots
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -28,6 +29,7 @@ class Services:
 
     commits: Commits
     counting: Counting
+    snapshots: Snapshots
     live: Live
     signin: SignIn
     registration: Registration

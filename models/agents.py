@@ -265,27 +265,11 @@ async def create(values: Mapping[str, Any], *, owner: Key | None, by_person: boo
     missing = [Fault(("discipline",), "Say which discipline the agent works for.", "REQUIRED")] if untold else []
     checked = text.validate(AgentFields, values, partial=False, faults=missing)
     try:
-        row = _new(checked, owner=owner, now=now)
-        await database.collection(Agent).insert_one(row)
+        new = row(checked, owner=owner, now=now)
+        await database.collection(Agent).insert_one(new)
     except DuplicateKeyError:
         raise _taken() from None
-    return row
-
-
-async def register(
-    names: Sequence[str], *, disciplines: Mapping[str, Discipline], now: datetime, session: Session
-) -> Mapping[str, Key]:
-    """Register agents that the collector has heard of for the first time; they have no owner.
-
-    One with “pencil” in its name and no discipline told is a pencil agent.
-    """
-    rows = [
-        _new({"name": name, "discipline": disciplines.get(name) or by_name(name)}, owner=None, now=now)
-        for name in names
-    ]
-    if rows:
-        await database.collection(Agent).insert_many(rows, session=session)
-    return {row["name"]: row["_id"] for row in rows}
+    return new
 
 
 async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None, now: datetime) -> Row:
@@ -293,12 +277,10 @@ async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None,
     changed = text.validate(AgentFields, values)
 
     async def body(session: Session) -> Row:
-        row = await _mine(ref, only_owner, session=session)
-        merged = {**row, **changed}
-        derived = {"name_folded": text.fold(merged["name"]), "words": _all_words(merged)}
+        before = await _mine(ref, only_owner, session=session)
         after: Row = await database.collection(Agent).find_one_and_update(
-            {"_id": row["_id"]},
-            {"$set": {**changed, **derived, "updated_at": now}},
+            {"_id": before["_id"]},
+            {"$set": {**changed, **derived({**before, **changed}), "updated_at": now}},
             return_document=ReturnDocument.AFTER,
             session=session,
         )
@@ -347,19 +329,15 @@ _MOST_WORDS: Final = 500
 _SEARCHED: Final = ("name", "description", "department", "contact_person", "project")
 
 
-def _all_words(row: Mapping[str, Any]) -> list[str]:
-    return text.words(*(row.get(field) for field in _SEARCHED), *row.get("tags", ()), most=_MOST_WORDS)
+def derived(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what is stored of an agent to order and to find it by."""
+    words = text.words(*(row.get(field) for field in _SEARCHED), *row.get("tags", ()), most=_MOST_WORDS)
+    return {"name_folded": text.fold(row["name"]), "words": words}
 
 
-def _new(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> dict[str, Any]:
-    agent = Agent(
-        **values,
-        owner=owner,
-        name_folded=text.fold(values["name"]),
-        words=_all_words(values),
-        created_at=now,
-        updated_at=now,
-    )
+def row(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> dict[str, Any]:
+    """Write a new agent as stored."""
+    agent = Agent(**values, **derived(values), owner=owner, created_at=now, updated_at=now)
     # What an agent has not had yet is left out: `$min` takes a stored null for the smallest of times.
     used = agent.usage.model_dump(exclude_none=True)
     return {"_id": Key(), **agent.model_dump(exclude={"id", "revision_id"}), "usage": used}

@@ -9,10 +9,17 @@ from graph.agents import AgentBy, AgentFilter
 from graph.context import Info
 from graph.language.describe import object_type
 from graph.language.guards import mutation, query
-from graph.usage import CollectUsageInput, CollectUsagePayload, Days, From, ItemResult, To, Usage
+from graph.usage.collecting import (
+    CollectSnapshotsInput,
+    CollectSnapshotsPayload,
+    CollectUsageInput,
+    CollectUsagePayload,
+    ItemResult,
+)
+from graph.usage.figures import Days, From, To, Usage
 from models import agents
 from models.errors import BadInput
-from models.usage import counting
+from models.usage import counting, events, snapshots
 from models.usage import days as kept
 from models.usage.events import ItemOutcome
 
@@ -60,8 +67,27 @@ class UsageMutations:
         batch = counting.read(input.source, [event.read(input.source) for event in input.events], now=now)
         counted = await services.commits.submit(services.counting, batch.accepted, weight=len(input.events))
         outcomes = batch.merged(counted)
-        tally = counting.tallied(outcomes)
+        tally = events.tallied(outcomes)
         return CollectUsagePayload(
+            accepted=tally[ItemOutcome.ACCEPTED],
+            duplicates=tally[ItemOutcome.DUPLICATE],
+            rejected=tally[ItemOutcome.REJECTED],
+            items=ItemResult.of(outcomes),
+        )
+
+    @mutation(allow=collectors)
+    async def collect_snapshots(self, info: Info, input: CollectSnapshotsInput) -> CollectSnapshotsPayload | None:
+        """Report agents as a whole: cumulative figures, and days. The same report twice changes nothing.
+
+        A later report of a source replaces its earlier one, downwards too; an older one that arrives late is refused
+        with OUTDATED. An agent fed by events and by snapshots has both: do not report the same work in two ways.
+        """
+        services = info.context.services
+        report = snapshots.read([each.read() for each in input.agents], now=info.context.now)
+        weight = snapshots.WEIGHT * len(input.agents)
+        outcomes = report.merged(await services.commits.submit(services.snapshots, report, weight=weight))
+        tally = events.tallied(outcomes)
+        return CollectSnapshotsPayload(
             accepted=tally[ItemOutcome.ACCEPTED],
             duplicates=tally[ItemOutcome.DUPLICATE],
             rejected=tally[ItemOutcome.REJECTED],

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import structlog
 from beanie import Document
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -35,15 +36,18 @@ from models.alerts.rules import AlertRule
 from models.keys import ApiKey
 from models.ratings import Rating
 from models.sessions import Session
-from models.store import database, sequences
+from models.store import database, migrations, sequences
 from models.store.commits import Commits
 from models.store.database import Database
 from models.store.live import Live
+from models.store.migrations import Migration
 from models.store.outbox import OutboxItem
+from models.usage import reported
 from models.usage.counting import Counting
 from models.usage.days import UsageHours, UsageMonth
 from models.usage.events import UsageEvent
 from models.usage.seen import Seen
+from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
 from server import health, logs, playground
 from server.credentials import Door
@@ -66,10 +70,14 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     UsageEvent,
     UsageMonth,
     UsageHours,
+    UsageSnapshot,
     Seen,
     OutboxItem,
+    Migration,
     sequences.Sequence,
 )
+
+log = structlog.get_logger()
 
 _PLAYGROUND: Final = Path(__file__).parent.parent / "playground" / "dist"
 
@@ -126,15 +134,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         life=timedelta(minutes=settings.access_token_expire_minutes),
     )
     async with accounts(settings) as made:
+        now = datetime.now(UTC)
+        if await migrations.once("pencil agents", reported.tag_pencils, now=now):
+            log.info("migrated", what="pencil agents")
         await rules.keep_default(
-            threshold=settings.token_usage_threshold,
-            cooldown_hours=settings.notification_cooldown_hours,
-            now=datetime.now(UTC),
+            threshold=settings.token_usage_threshold, cooldown_hours=settings.notification_cooldown_hours, now=now
         )
         async with Live(made.database, [Alert]) as live, Commits(UsageEvent) as commits:
             services = Services(
                 commits=commits,
                 counting=Counting(settings.zone),
+                snapshots=Snapshots(settings.zone),
                 live=live,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,

@@ -15,7 +15,7 @@ import aiohttp
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60.0
-# Compiled modules are kept even where the shell forbids it: each of some hundred starts saves most of its imports' time.
+# Compiled modules are kept even where the shell forbids it: a start takes half the time, and there are hundreds.
 _PYTHON = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONWARNINGS": "error",

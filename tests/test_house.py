@@ -29,7 +29,6 @@ TYPES = [each for name, each in CORE.type_map.items() if not name.startswith("__
 LONGEST = 400
 LONGER = {
     "graph/agents.py": "types and inputs of the widest domain stand together, one paragraph for each operation",
-    "graph/usage.py": "as graph/agents.py",
     "graph/alerts.py": "as graph/agents.py",
 }
 

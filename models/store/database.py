@@ -17,7 +17,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorDatabase,
 )
 from pydantic import ConfigDict
-from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReadPreference, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReadPreference, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -44,6 +44,7 @@ __all__ = [
     "IndexModel",
     "InsertOne",
     "Key",
+    "ReplaceOne",
     "ReturnDocument",
     "Row",
     "Session",

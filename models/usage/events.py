@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -95,6 +95,11 @@ CONTENT_DIFFERS: Final = Outcome(
 def rejected(field: str, message: str, *, code: str = "BAD_USER_INPUT") -> Outcome:
     """Refuse one item, naming its field in snake_case."""
     return Outcome(ItemOutcome.REJECTED, code, message, field)
+
+
+def tallied(outcomes: Sequence[Outcome]) -> Mapping[ItemOutcome, int]:
+    """Count outcomes by kind."""
+    return {kind: sum(each.outcome is kind for each in outcomes) for kind in ItemOutcome}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Every figure again from the events: says what differs from what is kept, and repairs it."""
+"""Every figure again from events and snapshots: says what differs from what is kept, and repairs it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 from models.agents import Agent
 from models.store import database
 from models.store.database import Key, Session, UpdateOne
-from models.usage import counting, days
-from models.usage.counting import Tally
+from models.usage import days, snapshots, tallying
 from models.usage.days import FIGURES, Cell, Sums, UsageHours, UsageMonth
 from models.usage.events import UNNAMED_MODEL, UsageEvent
 from models.usage.seen import Seen
+from models.usage.snapshots import UsageSnapshot
+from models.usage.tallying import Tally
 
 P = TypeVar("P", Key, Cell)
 Found = Mapping[P, Mapping[str, tuple[int, int]]]
@@ -22,7 +23,7 @@ _BATCH: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure that is kept otherwise than the events say."""
+    """One figure that is kept otherwise than events and snapshots say."""
 
     where: str
     figure: str
@@ -50,8 +51,8 @@ class _Kept:
 async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], None] = lambda _: None) -> Report:
     """Count every event again, by the days of `zone`, and compare; with `repair`, bring what is kept into line.
 
-    Events and figures are read at one moment of the database, so that collecting may go on meanwhile, and a repair adds
-    the difference, so that what is collected meanwhile stays counted. `progress` is told how many events were read.
+    All is read at one moment of the database, so that collecting may go on meanwhile, and a repair adds the difference,
+    so that what is collected meanwhile stays counted. `progress` is told how many events were read.
     """
     report = Report()
     async with database.snapshot(UsageEvent) as session:
@@ -61,6 +62,8 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
             report.events += 1
             if report.events % _BATCH == 0:
                 progress(report.events)
+        async for row in database.collection(UsageSnapshot).find({}, session=session):
+            snapshots.count(tally, row, zone)
         kept = await _kept(session)
     progress(report.events)
     _count_distinct(tally)
@@ -85,7 +88,7 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
     if repair and report.differences:
 
         async def body(session: Session) -> None:
-            await counting.add_totals(_missing(totals), tally.spans, session=session)
+            await tallying.add_totals(_missing(totals), tally.spans, session=session)
             await days.add(UsageMonth, _missing(by_day), used=tally.used, session=session)
             await days.add(UsageHours, _missing(by_hour), session=session)
             await _move(moved, session=session)

@@ -1,4 +1,4 @@
-"""Usage as clients report and read it."""
+"""Usage as clients read it: totals, days, hours, shares."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -6,24 +6,21 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
-from strawberry import ID, Private
+from strawberry import Private
 
 import graph.agents
 from graph.context import Info
-from graph.language.describe import field, input_type, object_type
+from graph.language.describe import field, object_type
 from graph.language.enums import expose
-from graph.language.errors import spell
 from graph.language.pages import bounded
 from graph.language.scalars import BigInt, as_usd
 from models import agents
-from models.errors import BadInput
 from models.store.database import Key, Row
 from models.usage import days, events
 from models.usage.days import Span, Totals
-from models.usage.events import Event, Outcome
 
 if TYPE_CHECKING:
-    from graph.agents import Agent, AgentBy
+    from graph.agents import Agent
 
 ItemOutcome = expose(events.ItemOutcome)
 
@@ -244,141 +241,3 @@ class Usage:
             # Users and conversations are kept beside the models, under no name.
             if model or totals.sums["requests"] or totals.total_tokens
         ]
-
-
-# ---------------------------------------------------------------- collectUsage
-
-
-@input_type
-class LabelInput:
-    """A label of your own on an event."""
-
-    key: str
-    """1 to 64 characters."""
-    value: str
-    """1 to 64 characters."""
-
-
-@input_type
-class UsageEventInput:
-    """One call of a model (one attempt). Token counts are inclusive, as OpenTelemetry's GenAI conventions count."""
-
-    id: ID
-    """Idempotency key, yours: the same value for every retry of the same event. Kept as long as the figures are."""
-    agent: Annotated["AgentBy", strawberry.lazy("graph.agents")]
-    """Whose usage it is. An unknown name is registered; an unknown id refuses the event."""
-    at: datetime | None = None
-    """When it happened; now, when left out. At most 24 hours ahead."""
-    model: str | None = None
-    """The model that answered."""
-    provider: str | None = None
-    """Who serves the model."""
-    labels: list[LabelInput] | None = None
-    """At most 10 labels."""
-    prompt_tokens: BigInt = BigInt(0)
-    """Prompt tokens, cached and cache-write ones included."""
-    completion_tokens: BigInt = BigInt(0)
-    """Completion tokens, reasoning ones included."""
-    messages: BigInt = BigInt(1)
-    """Messages exchanged."""
-    cached_tokens: BigInt | None = None
-    """Prompt tokens read from a cache; a part of `promptTokens`."""
-    cache_write_tokens: BigInt | None = None
-    """Prompt tokens written to a cache; a part of `promptTokens`."""
-    reasoning_tokens: BigInt | None = None
-    """Completion tokens spent on reasoning; a part of `completionTokens`."""
-    cost: Decimal | None = None
-    """Cost in US dollars, rounded to the nanodollar; unknown, not zero, when left out."""
-    latency_ms: int | None = None
-    """Duration of this call in milliseconds, retries before it not included."""
-    conversation: ID | None = None
-    """The conversation it belongs to; your identifier, not ours."""
-    user: ID | None = None
-    """Who asked; your identifier, not ours."""
-    thread: ID | None = None
-    """The thread it belongs to; your identifier, not ours."""
-    parent: ID | None = None
-    """The id of the event that caused this one."""
-
-    def read(self, source: str) -> Event | Outcome:
-        """Turn it into an event; an agent's id that cannot be read refuses the event."""
-        try:
-            agent = self.agent.ref("agent")
-        except BadInput as error:
-            return events.rejected(error.field or "agent", error.message)
-        return Event(
-            source=source,
-            id=self.id,
-            agent=agent,
-            at=self.at,
-            model=self.model,
-            provider=self.provider,
-            labels={label.key: label.value for label in self.labels} if self.labels else None,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            cached_tokens=self.cached_tokens,
-            cache_write_tokens=self.cache_write_tokens,
-            reasoning_tokens=self.reasoning_tokens,
-            messages=self.messages,
-            cost=self.cost,
-            latency_ms=self.latency_ms,
-            conversation=self.conversation,
-            user=self.user,
-            thread=self.thread,
-            parent=self.parent,
-        )
-
-
-@input_type
-class CollectUsageInput:
-    """A batch of events from one source."""
-
-    source: str = "default"
-    """The reporting system, 1 to 64 characters. An event is known by source and id together."""
-    events: list[UsageEventInput]
-    """1 to 1,000 events."""
-
-
-@object_type
-class ItemResult:
-    """What became of one item of a batch."""
-
-    index: int
-    """Its place in the batch, from 0."""
-    outcome: ItemOutcome  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
-    """What became of it."""
-    code: str | None
-    """Why not accepted: CONTENT_DIFFERS, BAD_USER_INPUT, NOT_FOUND, more may follow; null for a plain duplicate."""
-    message: str | None
-    """The reason in words, with what to do."""
-    field: str | None
-    """The field at fault, seen from the item."""
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> list[Self]:
-        """List those that were not accepted."""
-        return [
-            cls(
-                index=index,
-                outcome=each.outcome,
-                code=each.code,
-                message=each.message,
-                field=spell(each.field) if each.field else None,
-            )
-            for index, each in enumerate(outcomes)
-            if each is not events.ACCEPTED
-        ]
-
-
-@object_type
-class CollectUsagePayload:
-    """What became of a batch. Every event that is not in `items` was accepted, stored and counted."""
-
-    accepted: int
-    """Events stored and counted now."""
-    duplicates: int
-    """Events that had been counted before: nothing changed."""
-    rejected: int
-    """Events that were refused: nothing changed."""
-    items: list[ItemResult]
-    """Those not accepted, in order; at most as many as the batch has."""

@@ -1,0 +1,1 @@
+"""Usage as clients report and read it."""

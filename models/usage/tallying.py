@@ -1,0 +1,117 @@
+"""What some usage adds up to, and how that is added to what is kept: totals, days and hours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from models.agents import Agent
+from models.store import database
+from models.store.database import Key, Row, Session, UpdateOne
+from models.usage import days, events
+from models.usage.days import Cell, Sums, UsageHours, UsageMonth
+from models.usage.seen import Claim, Kind, Move
+
+
+@dataclass(slots=True)
+class Tally:
+    """What some events add up to."""
+
+    totals: dict[Key, Sums] = field(default_factory=dict)
+    days: dict[Cell, Sums] = field(default_factory=dict)
+    hours: dict[Cell, Sums] = field(default_factory=dict)
+    used: dict[Cell, tuple[datetime, datetime]] = field(default_factory=dict)
+    spans: dict[Key, tuple[datetime, datetime]] = field(default_factory=dict)
+    claims: dict[Claim, date] = field(default_factory=dict)
+
+    def count(self, row: Row, zone: ZoneInfo) -> None:
+        """Count one stored event; its days are those of `zone`."""
+        agent, model, at = row["agent"], row["model"], row["at"]
+        figures = figures_of(row)
+        day = at.astimezone(zone).date()
+        cell = Cell.of_day(agent, model, day)
+        for sums in (
+            self.totals.setdefault(agent, {}),
+            self.days.setdefault(cell, {}),
+            self.hours.setdefault(Cell.of_hour(agent, model, at), {}),
+        ):
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0) + value
+        self.use(cell, at)
+        for kind, name in ((Kind.USER, "user"), (Kind.CONVERSATION, "conversation")):
+            if identifier := row.get(name):
+                claim = Claim(agent, kind, identifier)
+                self.claims[claim] = min(self.claims.get(claim, day), day)
+
+    def use(self, cell: Cell, at: datetime) -> None:
+        """Note that a cell's agent was used."""
+        self.used[cell] = _widened(self.used.get(cell), at)
+        self.span(cell.agent, at)
+
+    def span(self, agent: Key, at: datetime) -> None:
+        """Note that an agent was used."""
+        self.spans[agent] = _widened(self.spans.get(agent), at)
+
+    def distinct(self, moves: Sequence[Move]) -> None:
+        """Count users and conversations on their first days; they belong to no one model."""
+        for move in moves:
+            cells = self.days.setdefault(Cell.of_day(move.agent, events.UNNAMED_MODEL, move.day), {})
+            cells[move.kind] = cells.get(move.kind, 0) + move.change
+            if move.is_new:
+                sums = self.totals.setdefault(move.agent, {})
+                sums[move.kind] = sums.get(move.kind, 0) + 1
+
+
+def _widened(span: tuple[datetime, datetime] | None, at: datetime) -> tuple[datetime, datetime]:
+    return (min(span[0], at), max(span[1], at)) if span else (at, at)
+
+
+def figures_of(row: Row) -> Sums:
+    """Give the figures that one stored event adds."""
+    cost, latency = row.get("cost_nanodollars"), row.get("latency_ms")
+    return {
+        "messages": row["messages"],
+        "requests": 1,
+        "prompt_tokens": row["prompt_tokens"],
+        "completion_tokens": row["completion_tokens"],
+        "cached_tokens": row.get("cached_tokens", 0),
+        "cache_write_tokens": row.get("cache_write_tokens", 0),
+        "reasoning_tokens": row.get("reasoning_tokens", 0),
+        "cost_nanodollars": cost or 0,
+        "unpriced_events": int(cost is None),
+        "latency_ms": latency or 0,
+        "timed_events": int(latency is not None),
+    }
+
+
+async def keep(tally: Tally, *, session: Session) -> None:
+    """Add a tally to totals, days and hours."""
+    # Totals first: what another process is changing too shows here as a conflict, before work is done.
+    await add_totals(tally.totals, tally.spans, session=session)
+    await days.add(UsageMonth, tally.days, used=tally.used, session=session)
+    await days.add(UsageHours, tally.hours, session=session)
+
+
+async def add_totals(
+    totals: Mapping[Key, Mapping[str, int]],
+    spans: Mapping[Key, tuple[datetime, datetime]],
+    *,
+    session: Session,
+) -> None:
+    """Add figures to the lifetime totals of agents."""
+    writes = []
+    for agent in sorted(totals):
+        sums = totals[agent]
+        changes = {f"usage.{name}": value for name, value in sums.items() if value}
+        tokens = sum(sums.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "unsplit_tokens"))
+        if tokens:
+            changes["usage.total_tokens"] = tokens
+        update: dict[str, Any] = {"$inc": changes} if changes else {}
+        if agent in spans:
+            first, last = spans[agent]
+            update |= {"$min": {"usage.first_used_at": first}, "$max": {"usage.last_used_at": last}}
+        if update:
+            writes.append(UpdateOne({"_id": agent}, update))
+    if writes:
+        await database.collection(Agent).bulk_write(writes, ordered=False, session=session)
