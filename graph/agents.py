@@ -95,18 +95,18 @@ class Agent(Node):
         return [UsageHour.of(hour, sums) for hour, sums in lines.items()]
 
     @field
-    async def ratings(self, first: First = None, after: After = None) -> Connection[Rating]:
+    async def ratings(self, info: Info, first: First = None, after: After = None) -> Connection[Rating]:
         """Its ratings, newest first."""
         wanted = pages.asked("ratings", ratings.NEWEST, first=first, after=after)
-        page = await ratings.page(self.key, window=wanted.window)
-        return wanted.connection(page, Rating.of, partial(ratings.count, self.key))
+        page = await info.context.load(ratings.newest, self.key, window=wanted.window)
+        return wanted.connection(page, Rating.of, self.rating.total)
 
     @field
-    async def alerts(self, first: First = None, after: After = None) -> Connection[Alert]:
+    async def alerts(self, info: Info, first: First = None, after: After = None) -> Connection[Alert]:
         """Its alerts, newest first."""
         wanted = pages.asked(LIST, raised.NEWEST, first=first, after=after)
-        page = await raised.page(agent=self.key, window=wanted.window)
-        return wanted.connection(page, Alert.of, partial(raised.count, agent=self.key))
+        page = await info.context.load(raised.newest, self.key, window=wanted.window)
+        return wanted.connection(page, Alert.of, partial(info.context.count, raised.counts, self.key))
 
     @classmethod
     def of(cls, row: Row) -> "Agent":

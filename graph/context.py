@@ -61,5 +61,9 @@ class Context:
         """Read one key in a batch with its neighbours; None where there is none."""
         return None if key is None else await self.loaders.load(read, key, *args, **kwargs)
 
+    async def count(self, read: BatchedRead[K, P, int], key: K, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Count for one key in a batch with its neighbours; a key that is left out has none."""
+        return await self.loaders.load(read, key, *args, **kwargs) or 0
+
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -9,7 +9,7 @@ from strawberry import ID, Maybe, Private
 
 import graph.agents
 from auth.permissions import Permission, readers
-from graph.context import Context
+from graph.context import Context, Info
 from graph.language import pages
 from graph.language.describe import field, input_type, object_type
 from graph.language.enums import expose
@@ -47,13 +47,12 @@ class User(Node):
 
     @field
     async def agents(
-        self, first: First = None, after: After = None
+        self, info: Info, first: First = None, after: After = None
     ) -> Connection[Annotated["Agent", strawberry.lazy("graph.agents")]]:
         """List the agents they own, by name."""
         wanted = pages.asked("agents", agents.BY_NAME, first=first, after=after)
-        owned = agents.Filter(owner=self.key)
-        page = await agents.page(owned, order=agents.BY_NAME, window=wanted.window)
-        return wanted.connection(page, graph.agents.Agent.of, partial(agents.count, owned))
+        page = await info.context.load(agents.owned, self.key, window=wanted.window)
+        return wanted.connection(page, graph.agents.Agent.of, partial(info.context.count, agents.counts, self.key))
 
     @classmethod
     def of(cls, row: Row) -> "User":

@@ -243,6 +243,23 @@ async def page(chosen: Filter, *, order: Order, window: Window) -> Page:
     )
 
 
+async def owned(owners: Sequence[Key], *, window: Window) -> Mapping[Key, Page]:
+    """Read one page of each person's agents, by name."""
+    source, living = database.collection(Agent), {"deleted_at": _NULL}
+    return await pages.read_each(
+        source, owners, field="owner", where=living, order=BY_NAME, window=window, projection={"words": 0}
+    )
+
+
+async def counts(owners: Sequence[Key]) -> Mapping[Key, int]:
+    """Count each person's agents; people without any are left out."""
+    pipeline: Sequence[Row] = [
+        {"$match": {"owner": {"$in": list(owners)}, "deleted_at": None}},
+        {"$group": {"_id": "$owner", "count": {"$sum": 1}}},
+    ]
+    return {row["_id"]: row["count"] async for row in database.collection(Agent).aggregate(pipeline)}
+
+
 async def count(chosen: Filter) -> int:
     """Count those a filter means."""
     return await database.collection(Agent).count_documents(chosen.where())

@@ -71,14 +71,9 @@ async def given_by(keys: Sequence[Key], *, user: Key) -> Mapping[Key, int]:
     return {row["agent"]: row["stars"] async for row in cursor}
 
 
-async def page(agent: Key, *, window: Window) -> Page:
-    """Read one page of an agent's ratings, newest first."""
-    return await pages.read(database.collection(Rating), {"agent": agent}, order=NEWEST, window=window)
-
-
-async def count(agent: Key) -> int:
-    """Count an agent's ratings."""
-    return await database.collection(Rating).count_documents({"agent": agent})
+async def newest(keys: Sequence[Key], *, window: Window) -> Mapping[Key, Page]:
+    """Read one page of each agent's ratings, newest first."""
+    return await pages.read_each(database.collection(Rating), keys, field="agent", order=NEWEST, window=window)
 
 
 # ---------------------------------------------------------------- writes

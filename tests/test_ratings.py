@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from models import agents, ratings
 from models.store import database
 from models.store.database import Database
-from models.store.pages import Window
 from tests import factories
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
@@ -32,6 +32,17 @@ query ($by: AgentBy!) {
   agent(by: $by) {
     rating { average count mine distribution }
     ratings { totalCount nodes { stars comment user { email } } }
+  }
+}
+"""
+LIST = """
+query ($first: Int, $after: String) {
+  agents {
+    nodes {
+      ratings(first: $first, after: $after) {
+        totalCount pageInfo { hasNextPage hasPreviousPage endCursor } nodes { stars }
+      }
+    }
   }
 }
 """
@@ -138,18 +149,24 @@ async def test_one_person_rating_twice_at_once_counts_once(user: Person) -> None
     assert found["average"] == found["mine"]
 
 
-async def test_ratings_are_paged_newest_first(client: Client, user: Person, store: Database) -> None:
+async def test_ratings_are_paged_newest_first(client: Client, user: Person) -> None:
     await create(user.client, "Scout")
+    await create(user.client, "Other")
     for number in range(5):
         person = await factories.sign_up(client, email=f"rater{number}@example.com")
         await person.client.query(RATE, agent=SCOUT, stars=number + 1)
-    key = (await agents.require("Scout"))["_id"]
 
-    first = await ratings.page(key, window=Window(3))
-    second = await ratings.page(key, window=Window(3, after=first.order.position(first.rows[-1])))
+    async def page(**variables: Any) -> list[dict[str, Any]]:
+        found = await user.client.query(LIST, **variables)
+        return [each["ratings"] for each in found["agents"]["nodes"]]
 
-    assert [row["stars"] for row in (*first.rows, *second.rows)] == [5, 4, 3, 2, 1]
-    assert (first.has_next, second.has_next) == (True, False)
+    other, first = await page(first=3)
+    _, second = await page(first=3, after=first["pageInfo"]["endCursor"])
+
+    assert [each["stars"] for each in (*first["nodes"], *second["nodes"])] == [5, 4, 3, 2, 1]
+    assert [each["pageInfo"]["hasNextPage"] for each in (other, first, second)] == [False, True, False]
+    assert [each["pageInfo"]["hasPreviousPage"] for each in (other, first, second)] == [False, False, True]
+    assert [each["totalCount"] for each in (other, first)] == [0, 5]
 
 
 async def test_anyone_may_read_what_the_stars_mean(client: Client) -> None:

@@ -84,6 +84,20 @@ async def page(*, agent: Key | None = None, acknowledged: bool | None = None, wi
     )
 
 
+async def newest(agents: Sequence[Key], *, window: Window) -> Mapping[Key, Page]:
+    """Read one page of each agent's alerts, newest first."""
+    return await pages.read_each(database.collection(Alert), agents, field="agent", order=NEWEST, window=window)
+
+
+async def counts(agents: Sequence[Key]) -> Mapping[Key, int]:
+    """Count each agent's alerts; agents without any are left out."""
+    pipeline: Sequence[Row] = [
+        {"$match": {"agent": {"$in": list(agents)}}},
+        {"$group": {"_id": "$agent", "count": {"$sum": 1}}},
+    ]
+    return {row["_id"]: row["count"] async for row in database.collection(Alert).aggregate(pipeline)}
+
+
 async def count(*, agent: Key | None = None, acknowledged: bool | None = None) -> int:
     """Count alerts."""
     return await database.collection(Alert).count_documents(_where(agent=agent, acknowledged=acknowledged))
