@@ -54,6 +54,11 @@ class User(Node):
         page = await info.context.load(agents.owned, self.key, window=wanted.window)
         return wanted.connection(page, graph.agents.Agent.of, partial(info.context.count, agents.counts, self.key))
 
+    @field
+    async def agent_count(self, info: Info) -> int:
+        """Count the agents they own."""
+        return await info.context.count(agents.counts, self.key)
+
     @classmethod
     def of(cls, row: Row) -> "User":
         """Shape a stored account."""

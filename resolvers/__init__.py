@@ -8,6 +8,7 @@ from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
 from resolvers.ratings import RatingMutations, RatingQueries
 from resolvers.sessions import SessionMutations
+from resolvers.statistics import StatisticsQueries
 from resolvers.usage import UsageMutations, UsageQueries
 from resolvers.users import UserMutations, UserQueries
 
@@ -21,7 +22,7 @@ def _root(name: str, words: str, parts: tuple[type, ...]) -> type:
 Query = _root(
     "Query",
     "What can be asked.",
-    (NodeQueries, UserQueries, KeyQueries, AgentQueries, UsageQueries, RatingQueries, AlertQueries),
+    (NodeQueries, UserQueries, KeyQueries, AgentQueries, UsageQueries, RatingQueries, AlertQueries, StatisticsQueries),
 )
 Mutation = _root(
     "Mutation",

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import structlog
 from beanie import Document
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -77,8 +76,6 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     sequences.Sequence,
 )
 
-log = structlog.get_logger()
-
 _PLAYGROUND: Final = Path(__file__).parent.parent / "playground" / "dist"
 
 
@@ -135,8 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     )
     async with accounts(settings) as made:
         now = datetime.now(UTC)
-        if await migrations.once("pencil agents", reported.tag_pencils, now=now):
-            log.info("migrated", what="pencil agents")
+        await migrations.once("pencil agents", reported.tag_pencils, now=now)
         await rules.keep_default(
             threshold=settings.token_usage_threshold, cooldown_hours=settings.notification_cooldown_hours, now=now
         )

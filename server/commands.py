@@ -14,6 +14,7 @@ import typer
 import uvloop
 from rich.console import Console
 from rich.panel import Panel
+from rich.progress import Progress
 from rich.status import Status
 
 import resolvers
@@ -91,8 +92,14 @@ def serve(
     async def prepare(parts: Running) -> None:
         await _first_admin(settings, parts)
         if settings.demo:
-            with Status("Loading demo data", console=out) as status:
-                await demo.load(parts.services, progress=status.update)
+            with Progress(console=out, transient=True) as bar:
+                task = bar.add_task("Loading demo data", total=1.0)
+                await demo.load(
+                    parts.services,
+                    progress=lambda what, done: bar.update(
+                        task, description=f"Loading demo data: {what}", completed=done
+                    ),
+                )
 
     _run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
 

@@ -71,10 +71,11 @@ _REMARKS: Final = (
 )  # fmt: skip
 
 
-async def load(services: Services, *, progress: Callable[[str], None]) -> None:
+async def load(services: Services, *, progress: Callable[[str, float], None]) -> None:
     """Fill an empty database, through the same doors that clients use; one that has demo agents is left as it is.
 
-    What it makes is the same at every load but for the dates, which end today.
+    What it makes is the same at every load but for the dates, which end today. `progress` is told what is loaded, and
+    how much of the whole is done, from 0 to 1.
     """
     now = datetime.now(UTC)
     email, password, name = ADMIN
@@ -88,13 +89,13 @@ async def load(services: Services, *, progress: Callable[[str], None]) -> None:
     if await agents.count(agents.Filter()):
         return
     dice = random.Random(20260501)  # noqa: S311  # makes a company, guards nothing
-    progress("Loading demo data: people and agents")
+    progress("people and agents", 0.0)
     people = [admin["_id"], user["_id"], *await _people(services, now)]
     await _rules(now)
     known = await _agents(people, now, dice)
     await _usage(services, known, now=now, dice=dice, progress=progress)
-    progress("Loading demo data: ratings")
-    for key in known:
+    for place, key in enumerate(known):
+        progress("ratings", 0.8 + 0.2 * place / len(known))
         for person in dice.sample(people, dice.randint(0, len(people))):
             await ratings.rate(
                 key,
@@ -171,7 +172,7 @@ async def _usage(
     *,
     now: datetime,
     dice: random.Random,
-    progress: Callable[[str], None],
+    progress: Callable[[str, float], None],
 ) -> None:
     first = now.date() - timedelta(days=_DAYS - 1)
     batch: list[Event] = []
@@ -182,7 +183,7 @@ async def _usage(
         if len(batch) >= _BATCH or past == _DAYS - 1:
             await services.commits.submit(services.counting, Batch(batch, now), weight=len(batch))
             batch = []
-            progress(f"Loading demo data: usage of {past + 1} of {_DAYS} days")
+            progress("usage", 0.8 * (past + 1) / _DAYS)
 
 
 def _day(agent: Key, day: date, *, own: int, now: datetime, dice: random.Random) -> Iterator[Event]:

@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "usage": ("usage { totals { cost } }", "uar"),
     "ratingFramework": ("ratingFramework { stars }", "nuacrm"),
     "alerts": ("alerts { totalCount }", "uar"),
+    "statistics": ("statistics { agents { total } }", "a"),
     "alertRules": ("alertRules { id }", "am"),
     "register": ('register(input: {email: "", name: "", password: ""}) { session { accessToken } }', "nuacrm"),
     "refreshSession": ('refreshSession(input: {refreshToken: "x"}) { session { accessToken } }', "nuacrm"),
@@ -41,6 +42,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "rateAgent": (f"rateAgent(input: {{agent: {BY}, stars: 3}}) {{ agent {{ id }} }}", "ua"),
     "removeRating": (f"removeRating(input: {{agent: {BY}}}) {{ removedId }}", "ua"),
     "collectUsage": ("collectUsage(input: {events: []}) { accepted }", "uac"),
+    "collectSnapshots": ("collectSnapshots(input: {agents: []}) { accepted }", "uac"),
     "createAlertRule": (
         'createAlertRule(input: {name: "", metric: COST, window: DAY, threshold: "0"}) { alertRule { id } }',
         "am",

@@ -21,16 +21,14 @@ class Migration(Document):
         name = "migrations"
 
 
-async def once(name: str, body: Callable[[Session], Awaitable[None]], *, now: datetime) -> bool:
-    """Run a migration unless it is recorded that it ran; says whether it did. Change and record are one transaction."""
+async def once(name: str, body: Callable[[Session], Awaitable[None]], *, now: datetime) -> None:
+    """Run a migration unless it is recorded that it ran. Change and record are one transaction."""
 
-    async def run(session: Session) -> bool:
+    async def run(session: Session) -> None:
         rows = database.collection(Migration)
-        if await rows.find_one({"_id": name}, session=session):
-            return False
-        # Recorded first: of two processes that start together, the second conflicts here, and finds it done.
-        await rows.insert_one({"_id": name, "ran_at": now}, session=session)
-        await body(session)
-        return True
+        if await rows.find_one({"_id": name}, session=session) is None:
+            # Recorded first: of two processes that start together, the second conflicts here, and finds it done.
+            await rows.insert_one({"_id": name, "ran_at": now}, session=session)
+            await body(session)
 
-    return await database.transaction(Migration, run, retry_duplicates=True)
+    await database.transaction(Migration, run, retry_duplicates=True)

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import structlog
+
 from models import agents
 from models.agents import Agent, Discipline
 from models.store import database
 from models.store.database import Key, Session, UpdateOne
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,11 @@ async def tag_pencils(session: Session) -> None:
     rows = database.collection(Agent)
     found = rows.find({"discipline": None, "deleted_at": None}, {"name": 1}, session=session)
     pencils = [row["_id"] async for row in found if agents.by_name(row["name"])]
-    await rows.update_many(
-        {"_id": {"$in": pencils}}, {"$set": {"discipline": Discipline.PENCIL_AGENTS.value}}, session=session
-    )
+    if pencils:
+        await rows.update_many(
+            {"_id": {"$in": pencils}}, {"$set": {"discipline": Discipline.PENCIL_AGENTS.value}}, session=session
+        )
+        log.info("pencil agents tagged", agents=len(pencils))
 
 
 def _missing(name: str, said: Said, row: Mapping[str, Any]) -> dict[str, Any]:
