@@ -58,8 +58,9 @@ class Authenticator:
             raise Unauthenticated("This API key is unknown, revoked or expired.")
         if row["last_used_at"] is None or now - row["last_used_at"] > _NOTED_EVERY:
             await keys.used(row["_id"], now=now)
+        scopes = frozenset(ApiKeyScope[scope] for scope in row["scopes"])
         return Viewer(
             api_key=row["_id"],
-            scopes=frozenset(ApiKeyScope[scope] for scope in row["scopes"]),
+            scopes=scopes if row["role"] == Role.ADMIN else scopes - keys.FOR_ADMINS,
             expires_at=row["expires_at"],
         )

@@ -2,8 +2,9 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from auth.viewer import Viewer
 from models import keys, text
@@ -14,7 +15,6 @@ from models.store.database import Key, Row
 MARK: Final = "ahk_"
 _PREFIX: Final = 8
 _BYTES: Final = 32
-_FOR_ADMINS: Final = frozenset({ApiKeyScope.MANAGE, ApiKeyScope.OPERATE})
 
 
 class Minting:
@@ -26,15 +26,17 @@ class Minting:
         """Make a key for the person who asks; gives its row and its secret, which is kept nowhere."""
         if viewer.user is None:
             raise Forbidden("Only a person who is signed in mints keys.")
-        if not viewer.is_admin and (refused := _FOR_ADMINS.intersection(scopes)):
-            raise Forbidden(f"Only an admin mints keys with scope {', '.join(sorted(refused))}.", field="scopes")
-        return await self.mint_for(viewer.user, name=name, scopes=scopes, expires_at=expires_at, now=now)
-
-    async def mint_for(
-        self, owner: Key, *, name: str, scopes: list[ApiKeyScope], expires_at: datetime | None, now: datetime
-    ) -> tuple[Row, str]:
-        """Make a key for an owner, without asking who wants it; for the command line."""
         given = {"name": name, "scopes": scopes, "expires_at": expires_at}
+        return await self.mint_for(viewer.user, given, is_admin=viewer.is_admin, now=now)
+
+    async def mint_for(self, owner: Key, given: Mapping[str, Any], *, is_admin: bool, now: datetime) -> tuple[Row, str]:
+        """Make a key for an owner with fields of `ApiKeyFields`, without asking who wants it; for the command line.
+
+        Raises `Forbidden` for scopes that the owner's role does not have, `BadInput` with every fault.
+        """
+        if not is_admin and (refused := keys.FOR_ADMINS.intersection(given["scopes"])):
+            raise Forbidden(f"Only an admin has keys with scope {', '.join(sorted(refused))}.", field="scopes")
+        expires_at = given["expires_at"]
         late = expires_at is not None and expires_at <= now
         faults = [Fault(("expires_at",), "A key expires in the future.")] if late else []
         values = text.validate(ApiKeyFields, given, partial=False, faults=faults)

@@ -56,7 +56,10 @@ async def people(now: datetime) -> tuple[Sequence[Key], str]:
             for number in range(_PEOPLE)
         ]
     _, secret = await Minting().mint_for(
-        rows[0]["_id"], name="bench", scopes=[ApiKeyScope.READ, ApiKeyScope.COLLECT], expires_at=None, now=now
+        rows[0]["_id"],
+        {"name": "bench", "scopes": [ApiKeyScope.READ, ApiKeyScope.COLLECT], "expires_at": None},
+        is_admin=True,
+        now=now,
     )
     return [row["_id"] for row in rows], secret
 

@@ -195,9 +195,7 @@ class Filter:
             wanted["owner"] = None if self.unclaimed else {"$ne": None}
         if self.owner is not None:
             wanted["owner"] = self.owner
-        if self.search is not None and (words := text.words(self.search)):
-            wanted["$and"] = [text.begins("words", word) for word in words]
-        return wanted
+        return {**wanted, **text.search("words", self.search)}
 
 
 # ---------------------------------------------------------------- reads
@@ -295,6 +293,8 @@ async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None,
 
     async def body(session: Session) -> Row:
         before = await _mine(ref, only_owner, session=session)
+        if all(before[name] == value for name, value in changed.items()):
+            return before
         after: Row = await database.collection(Agent).find_one_and_update(
             {"_id": before["_id"]},
             {"$set": {**changed, **derived({**before, **changed}), "updated_at": now}},

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -18,8 +18,12 @@ class ApiKeyScope(DescribedEnum):
 
     COLLECT = "COLLECT", "Report usage."
     READ = "READ", "Read agents, usage, ratings and alerts."
-    MANAGE = "MANAGE", "Change any agent and alert rule. Minted by admins only."
-    OPERATE = "OPERATE", "Control running agents. Minted by admins only."
+    MANAGE = "MANAGE", "Change any agent and alert rule. Minted by admins only, and ends with their role."
+    OPERATE = "OPERATE", "Control running agents. Minted by admins only, and ends with their role."
+
+
+# They work as long as the owner of their key is an admin.
+FOR_ADMINS: Final = frozenset({ApiKeyScope.MANAGE, ApiKeyScope.OPERATE})
 
 
 class ApiKeyFields(BaseModel):
@@ -71,13 +75,13 @@ async def find(key: Key) -> Row | None:
 
 
 async def usable(digest: str, *, now: datetime) -> Row | None:
-    """Find the key with this hash that is neither revoked nor expired, and whose owner is active."""
+    """Find the key with this hash that is neither revoked nor expired, and whose owner is active; with their role."""
     pipeline: Sequence[Row] = [
         {"$match": {"hash": digest, "revoked_at": None, "$or": [{"expires_at": None}, {"expires_at": {"$gt": now}}]}},
         {"$lookup": {"from": "users", "localField": "owner", "foreignField": "_id", "as": "person"}},
         {"$unwind": "$person"},
         {"$match": {"person.active": True}},
-        {"$project": {"scopes": 1, "expires_at": 1, "last_used_at": 1}},
+        {"$project": {"scopes": 1, "expires_at": 1, "last_used_at": 1, "role": "$person.role"}},
     ]
     rows = await database.collection(ApiKey).aggregate(pipeline).to_list(1)
     return rows[0] if rows else None

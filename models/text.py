@@ -34,7 +34,7 @@ class Line:
         if unfit.search(value):
             raise PydanticCustomError("characters", "No control characters and no broken Unicode, please.")
         value = value.strip()
-        if len(value) < self.least:
+        if len(value) < self.least or (self.least and not any(map(_is_seen, value))):
             raise PydanticCustomError("empty", "It cannot be empty.")
         if len(value) > self.most:
             raise PydanticCustomError("too_long", "At most {most} characters.", {"most": self.most})
@@ -103,9 +103,19 @@ def words(*texts: str | None, most: int = 10) -> list[str]:
     return list(dict.fromkeys(word[:_LONGEST_WORD] for each in plain for word in _WORD.findall(each)))[:most]
 
 
-def begins(field: str, word: str) -> Mapping[str, Any]:
-    """Filter for documents of which one word begins like this: a range of the index over `field`, no scan."""
-    return {field: {"$elemMatch": {"$gte": word, "$lt": word + "\U0010ffff"}}}
+def search(field: str, asked: str | None) -> Mapping[str, Any]:
+    """Filter for documents that have, for each word asked for, one that begins like it: ranges of an index, no scan.
+
+    Nothing asked for filters nothing; signs without any word in them find nothing.
+    """
+    if asked is None or not asked.strip():
+        return {}
+    begun = [{field: {"$elemMatch": {"$gte": word, "$lt": word + "\U0010ffff"}}} for word in words(asked)]
+    return {"$and": begun} if begun else {field: {"$in": []}}
+
+
+def _is_seen(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character) != "Cf"
 
 
 def _required(model: type[BaseModel]) -> list[str]:

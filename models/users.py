@@ -79,9 +79,7 @@ class Filter:
             wanted["role"] = self.role.value
         if self.active is not None:
             wanted["active"] = self.active
-        if self.search is not None and (words := text.words(self.search)):
-            wanted["$and"] = [text.begins("words", word) for word in words]
-        return wanted
+        return {**wanted, **text.search("words", self.search)}
 
 
 # ---------------------------------------------------------------- reads

@@ -151,8 +151,9 @@ def create_key(
             person = await users.with_password(email=owner)
             if person is None:
                 raise NotFound(f"There is no account {owner}.")
+            given = {"name": name, "scopes": scope, "expires_at": expires_at}
             _, secret = await made.minting.mint_for(
-                person["_id"], name=name, scopes=scope, expires_at=expires_at, now=now
+                person["_id"], given, is_admin=person["role"] == Role.ADMIN, now=now
             )
         sys.stdout.write(f"{secret}\n")
 

@@ -102,7 +102,9 @@ async def test_any_writing_is_kept_as_it_is(user: Person, name: str) -> None:
     assert (await user.client.query(ONE, by={"name": name}))["agent"] == {"id": identifier, "name": name}
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 201, "x" * 300, "a\x00b", "a\nb", "a\x1bb", "a\u2028b"])
+@pytest.mark.parametrize(
+    "name", ["", "   ", "x" * 201, "a\x00b", "a\nb", "a\x1bb", "a\u2028b", "\u200b\u200d"]
+)
 async def test_a_name_that_is_none_is_refused(user: Person, name: str) -> None:
     error = await refusal(user.client, CREATE, input={"name": name, "discipline": "STRATEGY"})
 
@@ -152,6 +154,17 @@ async def test_an_update_keeps_what_is_absent_and_clears_what_is_null(user: Pers
         "status": "INACTIVE",
         "tags": ["a"],
     }
+
+
+async def test_an_update_that_changes_nothing_leaves_the_time_of_the_last_change(user: Person) -> None:
+    identifier = await create(user.client, "Scout", tags=["a"])
+    asked = "mutation ($input: UpdateAgentInput!) { updateAgent(input: $input) { agent { updatedAt createdAt } } }"
+    same = {"agent": {"id": identifier}, "name": "Scout", "tags": ["a"], "project": None}
+
+    kept = (await user.client.query(asked, input=same))["updateAgent"]["agent"]
+    changed = (await user.client.query(asked, input={**same, "tags": ["b"]}))["updateAgent"]["agent"]
+
+    assert kept["updatedAt"] == kept["createdAt"] == changed["createdAt"] < changed["updatedAt"]
 
 
 @pytest.mark.parametrize("field", ["name", "description", "status", "auditStatus", "tags"])
@@ -229,7 +242,9 @@ async def test_search_finds_beginnings_of_words_in_every_searched_field(user: Pe
         "inv led": ["Café Scout"],
         "fin zoe light": ["Planner"],
         "out": [],
-        ".*": ["Café Scout", "Planner"],
+        ".*": [],
+        " ": ["Café Scout", "Planner"],
+        "!!! scout": ["Café Scout"],
         "scout planner": [],
     }.items():
         assert await names(user.client, search=search) == found, search

@@ -105,6 +105,21 @@ async def test_a_key_does_what_its_scopes_say_and_no_more(admin: Person) -> None
     assert (await admin.client.query(LIST))["apiKeys"][0]["scopes"] == ["COLLECT", "READ"]
 
 
+async def test_what_only_admins_mint_ends_with_their_role(admin: Person, client: Client) -> None:
+    await factories.sign_in_admin(client, email="second@example.com")
+    key, _ = await mint(admin, "READ", "MANAGE")
+    rules, change = (
+        "{ alertRules { id } }",
+        "mutation ($input: UpdateUserInput!) { updateUser(input: $input) { user { id } } }",
+    )
+    assert (await key.execute(rules)).codes == []
+
+    await admin.client.query(change, input={"user": admin.id, "role": "USER"})
+
+    assert (await key.execute(rules)).codes == ["FORBIDDEN"]
+    assert (await key.query(READ))["agents"]
+
+
 @pytest.mark.parametrize("change", [lambda s: s[:-1], lambda s: s + "x", lambda s: s.swapcase(), lambda s: s[:12]])
 async def test_a_secret_is_good_only_as_it_was_given(user: Person, change: Callable[[str], str]) -> None:
     key, _ = await mint(user, "READ")

@@ -197,6 +197,7 @@ async def test_a_key_comes_from_the_command_line(client: Client, server: Server,
     document = "{ agents { totalCount } }"
     assert await client.with_token(secret).query(document) == {"agents": {"totalCount": 0}}
     assert "no account" in await refusal(*arguments, "nobody@example.com", **server.settings)
+    assert "Only an admin" in await refusal(*arguments, user.email, "--scope", "MANAGE", **server.settings)
 
 
 async def test_usage_is_rebuilt_from_the_command_line(store: Database, server: Server) -> None:

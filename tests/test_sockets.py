@@ -94,9 +94,8 @@ async def test_a_key_that_expires_closes_its_sockets(client: Client, user: Perso
     now = datetime.now(UTC)
     _, secret = await Minting().mint_for(
         decode(user.id, "User"),
-        name="short",
-        scopes=[ApiKeyScope.READ],
-        expires_at=now + timedelta(seconds=1.5),
+        {"name": "short", "scopes": [ApiKeyScope.READ], "expires_at": now + timedelta(seconds=1.5)},
+        is_admin=False,
         now=now,
     )
 

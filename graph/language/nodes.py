@@ -34,7 +34,7 @@ def decode(identifier: str, kind: str, *, field: str = "id") -> Key:
     """Read the key out of a global id of one type. Raises `BadInput` for another type's or a broken one."""
     found, key = split(identifier, field=field)
     if found != kind:
-        raise BadInput.at(field, f"This is the id of a {found}, not of a {kind}." if found.isalnum() else "Broken id.")
+        raise BadInput.at(field, f"This id is of type {found}, not {kind}." if found.isalnum() else "Broken id.")
     return key_of(key, field=field)
 
 
@@ -42,7 +42,7 @@ def decode_number(identifier: str, kind: str, *, field: str = "id") -> int:
     """Do as `decode`, for types whose key is a number."""
     found, key = split(identifier, field=field)
     if found != kind or not key.isdecimal() or len(key) > 18:  # noqa: PLR2004  # what 64 bits hold
-        raise BadInput.at(field, f"This is not the id of a {kind}.")
+        raise BadInput.at(field, f"This id is not of type {kind}.")
     return int(key)
 
 
