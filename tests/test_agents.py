@@ -102,9 +102,7 @@ async def test_any_writing_is_kept_as_it_is(user: Person, name: str) -> None:
     assert (await user.client.query(ONE, by={"name": name}))["agent"] == {"id": identifier, "name": name}
 
 
-@pytest.mark.parametrize(
-    "name", ["", "   ", "x" * 201, "a\x00b", "a\nb", "a\x1bb", "a\u2028b", "\u200b\u200d"]
-)
+@pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\x00b", "a\nb", "a\x1bb", "a\u2028b", "\u200b\u200d"])
 async def test_a_name_that_is_none_is_refused(user: Person, name: str) -> None:
     error = await refusal(user.client, CREATE, input={"name": name, "discipline": "STRATEGY"})
 
