@@ -1,5 +1,7 @@
 """Cookie, Bearer or connection_init to a Viewer."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -9,6 +11,7 @@ from auth.viewer import NOBODY, Viewer
 from models import keys, sessions, users
 from models.errors import Unauthenticated
 from models.keys import ApiKeyScope
+from models.store.database import Row
 from models.users import Role
 
 _NOTED_EVERY: Final = timedelta(minutes=1)
@@ -42,6 +45,21 @@ class Authenticator:
                 return NOBODY
         return NOBODY
 
+    async def again(self, viewers: Collection[Viewer]) -> Mapping[Viewer, Viewer | None]:
+        """Say who many are by now: the same, with other rights, or nobody any more (None)."""
+        now = datetime.now(UTC)
+        living = await sessions.all_living([each.session for each in viewers if each.session], now=now)
+        usable = await keys.all_usable([each.api_key for each in viewers if each.api_key], now=now)
+        found: dict[Viewer, Viewer | None] = {}
+        for viewer in viewers:
+            if viewer.session is not None:
+                row = living.get(viewer.session)
+                found[viewer] = replace(viewer, role=Role[row["person"]["role"]]) if row else None
+            elif viewer.api_key is not None:
+                row = usable.get(viewer.api_key)
+                found[viewer] = replace(viewer, scopes=_scopes(row)) if row else None
+        return found
+
     async def _by_token(self, token: str, *, now: datetime) -> Viewer:
         access = self._tokens.read_access(token)
         session = await sessions.living(access.session, now=now)
@@ -58,9 +76,9 @@ class Authenticator:
             raise Unauthenticated("This API key is unknown, revoked or expired.")
         if row["last_used_at"] is None or now - row["last_used_at"] > _NOTED_EVERY:
             await keys.used(row["_id"], now=now)
-        scopes = frozenset(ApiKeyScope[scope] for scope in row["scopes"])
-        return Viewer(
-            api_key=row["_id"],
-            scopes=scopes if row["role"] == Role.ADMIN else scopes - keys.FOR_ADMINS,
-            expires_at=row["expires_at"],
-        )
+        return Viewer(api_key=row["_id"], scopes=_scopes(row), expires_at=row["expires_at"])
+
+
+def _scopes(row: Row) -> frozenset[ApiKeyScope]:
+    scopes = frozenset(ApiKeyScope[scope] for scope in row["scopes"])
+    return scopes if row["role"] == Role.ADMIN else scopes - keys.FOR_ADMINS

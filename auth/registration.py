@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from auth import limits
 from auth import passwords as rules
 from auth.passwords import Passwords
 from auth.viewer import Viewer
@@ -21,10 +22,11 @@ class Registration:
         self._passwords = passwords
         self._is_open = is_open
 
-    async def register(self, *, email: str, name: str, password: str, now: datetime) -> Row:
-        """Make an account for oneself. Raises `Forbidden` where admins make them."""
+    async def register(self, *, email: str, name: str, password: str, address: str, now: datetime) -> Row:
+        """Make an account for oneself. Raises `Forbidden` where admins make them, `RateLimited` for too many."""
         if not self._is_open:
             raise Forbidden("Registration is closed here. Ask an admin for an account.")
+        await limits.register(address=address)
         return await self.create(email=email, name=name, password=password, role=Role.USER, now=now)
 
     async def create(self, *, email: str, name: str, password: str, role: Role, now: datetime) -> Row:
@@ -56,14 +58,15 @@ class Registration:
             return known, False
         return row, True
 
-    async def change_password(self, viewer: Viewer, *, current: str, new: str, now: datetime) -> Row:
-        """Change one's password; every other session ends."""
+    async def change_password(self, viewer: Viewer, *, current: str, new: str, address: str, now: datetime) -> Row:
+        """Change one's password; every other session ends. Raises `RateLimited` for who guesses at the current one."""
         row = await users.with_password(user=viewer.user)
         if row is None:
             raise Unauthenticated("Sign in first.")
-        right, _ = await self._passwords.check(current, row["password_hash"])
-        if not right:
-            raise BadInput.at("current_password", "This is not your current password.")
+        async with limits.guess(email=row["email"], user=row["_id"], address=address):
+            right, _ = await self._passwords.check(current, row["password_hash"])
+            if not right:
+                raise BadInput.at("current_password", "This is not your current password.")
         if wrong := rules.faults(new, email=row["email"], field="new_password"):
             raise BadInput(wrong)
         if not await users.set_password(row["_id"], await self._passwords.hash(new), was=row["password_hash"]):

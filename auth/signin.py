@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from auth import limits
 from auth.passwords import Passwords
 from auth.tokens import TokenMaker
 from auth.viewer import Viewer
@@ -28,29 +29,31 @@ class SignIn:
         self._passwords = passwords
         self._tokens = tokens
 
-    async def login(self, *, email: str, password: str, now: datetime) -> Tokens:
-        """Check e-mail and password and open a session.
+    async def login(self, *, email: str, password: str, address: str, now: datetime) -> Tokens:
+        """Check e-mail and password and open a session; `address` is where from.
 
-        Raises `Unauthenticated`, the same and after the same time whether or not there is such an account.
+        Raises `Unauthenticated`, the same and after the same time whether or not there is such an account, and
+        `RateLimited` for who tries too often.
         """
         row = await users.with_password(email=email)
-        right, better = await self._passwords.check(password, row["password_hash"] if row else None)
-        if row is None or not right or not row["active"]:
-            raise Unauthenticated("E-mail or password is wrong.")
+        async with limits.guess(email=email, user=row["_id"] if row else None, address=address):
+            right, better = await self._passwords.check(password, row["password_hash"] if row else None)
+            if row is None or not right or not row["active"]:
+                raise Unauthenticated("E-mail or password is wrong.")
         await users.seen(row["_id"], now=now)
-        session = await sessions.start(row["_id"], now=now)
+        session = await sessions.start(row["_id"], address=limits.network(address), now=now)
         # A change of password ends the sessions it finds. One begun after that must not live on the old password, nor
         # may the better hash of the old password replace the new one's.
         hashed = row["password_hash"]
         if not await users.set_password(row["_id"], better or hashed, was=hashed):
             await sessions.end(session["_id"], now=now)
-            return await self.login(email=email, password=password, now=now)
+            return await self.login(email=email, password=password, address=address, now=now)
         return self._tokens_of(session, row, now=now)
 
-    async def open(self, user: Row, *, now: datetime) -> Tokens:
+    async def open(self, user: Row, *, address: str, now: datetime) -> Tokens:
         """Open a session for somebody whose identity is settled."""
         await users.seen(user["_id"], now=now)
-        session = await sessions.start(user["_id"], now=now)
+        session = await sessions.start(user["_id"], address=limits.network(address), now=now)
         return self._tokens_of(session, user, now=now)
 
     async def refresh(self, *, token: str, now: datetime) -> Tokens:

@@ -44,6 +44,7 @@ class Context:
     services: Services
     now: datetime
     request_id: str
+    address: str
     viewer: Viewer = NOBODY
     loaders: Loaders = field(default_factory=Loaders)
     # What a sign-in or sign-out wants of the answer's cookies; the transport that has an answer to put them on sets

@@ -1,6 +1,6 @@
 """API keys as stored: prefix, hash, scopes, expiry, revocation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
@@ -76,15 +76,14 @@ async def find(key: Key) -> Row | None:
 
 async def usable(digest: str, *, now: datetime) -> Row | None:
     """Find the key with this hash that is neither revoked nor expired, and whose owner is active; with their role."""
-    pipeline: Sequence[Row] = [
-        {"$match": {"hash": digest, "revoked_at": None, "$or": [{"expires_at": None}, {"expires_at": {"$gt": now}}]}},
-        {"$lookup": {"from": "users", "localField": "owner", "foreignField": "_id", "as": "person"}},
-        {"$unwind": "$person"},
-        {"$match": {"person.active": True}},
-        {"$project": {"scopes": 1, "expires_at": 1, "last_used_at": 1, "role": "$person.role"}},
-    ]
-    rows = await database.collection(ApiKey).aggregate(pipeline).to_list(1)
+    rows = await database.collection(ApiKey).aggregate(_usable({"hash": digest}, now=now)).to_list(1)
     return rows[0] if rows else None
+
+
+async def all_usable(keys: Sequence[Key], *, now: datetime) -> Mapping[Key, Row]:
+    """Find those of many keys that are still good, each with its owner's role."""
+    found = database.collection(ApiKey).aggregate(_usable({"_id": {"$in": list(keys)}}, now=now))
+    return {row["_id"]: row async for row in found}
 
 
 # ---------------------------------------------------------------- writes
@@ -109,3 +108,16 @@ async def revoke(key: Key, *, only_owner: Key | None, now: datetime) -> Row:
     if row is None:
         raise NotFound("There is no such key.", field="id")
     return row
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _usable(which: Row, *, now: datetime) -> list[Row]:
+    return [
+        {"$match": {**which, "revoked_at": None, "$or": [{"expires_at": None}, {"expires_at": {"$gt": now}}]}},
+        {"$lookup": {"from": "users", "localField": "owner", "foreignField": "_id", "as": "person"}},
+        {"$unwind": "$person"},
+        {"$match": {"person.active": True}},
+        {"$project": {"scopes": 1, "expires_at": 1, "last_used_at": 1, "role": "$person.role"}},
+    ]

@@ -1,6 +1,6 @@
 """Refresh-token families: one for each sign-in; a token used twice ends its family."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
@@ -14,6 +14,7 @@ class Session(Stored):
     """One sign-in. Its refresh tokens are numbered; only the newest is good."""
 
     user: Key
+    address: str
     generation: int = 1
     created_at: datetime
     expires_at: datetime
@@ -24,7 +25,7 @@ class Session(Stored):
 
         name = "sessions"
         indexes: ClassVar[list[IndexModel]] = [
-            IndexModel([("user", ASCENDING)], name="user"),
+            IndexModel([("user", ASCENDING), ("address", ASCENDING)], name="user and address"),
             IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
         ]
 
@@ -34,23 +35,34 @@ class Session(Stored):
 
 async def living(session: Key, *, now: datetime) -> Row | None:
     """Find a session that goes on together with its active `person`; None when either has ended."""
-    pipeline: Sequence[Row] = [
-        {"$match": {"_id": session, "revoked_at": None, "expires_at": {"$gt": now}}},
-        {"$lookup": {"from": "users", "localField": "user", "foreignField": "_id", "as": "person"}},
-        {"$unwind": "$person"},
-        {"$match": {"person.active": True}},
-        {"$project": {"generation": 1, "user": 1, "person.role": 1, "person.last_seen_at": 1}},
-    ]
-    rows = await database.collection(Session).aggregate(pipeline).to_list(1)
+    rows = await database.collection(Session).aggregate(_living([session], now=now)).to_list(1)
     return rows[0] if rows else None
+
+
+async def all_living(keys: Sequence[Key], *, now: datetime) -> Mapping[Key, Row]:
+    """Find those of many sessions that go on, each with its active `person`."""
+    return {row["_id"]: row async for row in database.collection(Session).aggregate(_living(keys, now=now))}
+
+
+async def began_at(user: Key, address: str) -> bool:
+    """Whether somebody has signed in at an address within the last 30 days."""
+    return await database.collection(Session).find_one({"user": user, "address": address}, {"_id": 1}) is not None
 
 
 # ---------------------------------------------------------------- writes
 
 
-async def start(user: Key, *, now: datetime) -> Row:
-    """Begin a session, at generation 1."""
-    row = {"_id": Key(), "user": user, "generation": 1, "created_at": now, "expires_at": now + LIFE, "revoked_at": None}
+async def start(user: Key, *, address: str, now: datetime) -> Row:
+    """Begin a session, at generation 1; `address` is where from."""
+    row = {
+        "_id": Key(),
+        "user": user,
+        "address": address,
+        "generation": 1,
+        "created_at": now,
+        "expires_at": now + LIFE,
+        "revoked_at": None,
+    }
     await database.collection(Session).insert_one(row)
     return row
 
@@ -82,3 +94,16 @@ async def end_all(user: Key, *, but: Key | None = None, now: datetime) -> None:
     await database.collection(Session).update_many(
         {"user": user, "revoked_at": None, "_id": {"$ne": but}}, {"$set": {"revoked_at": now}}
     )
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _living(keys: Sequence[Key], *, now: datetime) -> list[Row]:
+    return [
+        {"$match": {"_id": {"$in": list(keys)}, "revoked_at": None, "expires_at": {"$gt": now}}},
+        {"$lookup": {"from": "users", "localField": "user", "foreignField": "_id", "as": "person"}},
+        {"$unwind": "$person"},
+        {"$match": {"person.active": True}},
+        {"$project": {"generation": 1, "user": 1, "person.role": 1, "person.last_seen_at": 1}},
+    ]

@@ -97,7 +97,7 @@ async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
 
 async def with_password(*, email: str | None = None, user: Key | None = None) -> Row | None:
     """Find one with its password hash, by e-mail or key; for those who check passwords."""
-    where = {"_id": user} if user else {"email": _as_stored(email or "")}
+    where = {"_id": user} if user else {"email": as_stored(email or "")}
     return await database.collection(User).find_one(where)
 
 
@@ -173,7 +173,8 @@ async def seen(user: Key, *, now: datetime) -> None:
 # ---------------------------------------------------------------- rules
 
 
-def _as_stored(email: str) -> str:
+def as_stored(email: str) -> str:
+    """Write an address as accounts have it, whether or not it is one."""
     # People write an address in more than one way: composed or not, a domain in letters or in Punycode.
     try:
         return _email(email.strip())

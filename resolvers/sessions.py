@@ -25,9 +25,9 @@ class SessionMutations:
         """Make an account for yourself and sign in."""
         context = info.context
         user = await context.services.registration.register(
-            email=input.email, name=input.name, password=input.password, now=context.now
+            email=input.email, name=input.name, password=input.password, address=context.address, now=context.now
         )
-        context.cookies = tokens = await context.services.signin.open(user, now=context.now)
+        context.cookies = tokens = await context.services.signin.open(user, address=context.address, now=context.now)
         return RegisterPayload(session=Session.of(tokens))
 
     @mutation(allow=anyone)
@@ -35,7 +35,7 @@ class SessionMutations:
         """Sign in. A browser is given an HttpOnly cookie too."""
         context = info.context
         context.cookies = tokens = await context.services.signin.login(
-            email=input.email, password=input.password, now=context.now
+            email=input.email, password=input.password, address=context.address, now=context.now
         )
         return LoginPayload(session=Session.of(tokens))
 

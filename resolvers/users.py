@@ -69,7 +69,11 @@ class UserMutations:
         """Change your password and end your other sessions."""
         context = info.context
         row = await context.services.registration.change_password(
-            context.viewer, current=input.current_password, new=input.new_password, now=context.now
+            context.viewer,
+            current=input.current_password,
+            new=input.new_password,
+            address=context.address,
+            now=context.now,
         )
         return ChangePasswordPayload(user=User.of(row))
 

@@ -36,6 +36,7 @@ from models.keys import ApiKey
 from models.ratings import Rating
 from models.sessions import Session
 from models.store import database, migrations, sequences
+from models.store.buckets import Bucket
 from models.store.commits import Commits
 from models.store.database import Database
 from models.store.live import Live
@@ -49,6 +50,7 @@ from models.usage.seen import Seen
 from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
 from server import health, logs, playground
+from server.connections import Connections
 from server.credentials import Door
 from server.http import GraphQLOverHTTP
 from server.mongod import Mongod
@@ -72,6 +74,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     UsageSnapshot,
     Seen,
     OutboxItem,
+    Bucket,
     Migration,
     sequences.Sequence,
 )
@@ -154,11 +157,11 @@ def create(settings: Settings | None = None) -> Starlette:
     """Make the application; uvicorn's workers call it without arguments and find their settings in the environment."""
     settings = settings or load()
     logs.configure(settings.log_level)
-    streams = EventStreams()
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        async with running(settings) as parts:
+        async with running(settings) as parts, Connections(parts.authenticator) as connections:
+            streams = EventStreams(connections)
             application.router.routes.extend(_routes(settings, parts, streams))
             with _told_of_the_end(streams.stopping):
                 yield
@@ -175,7 +178,7 @@ def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterat
         "/graphql",
         GraphQLOverHTTP(runner, door, streams=streams, max_body_bytes=settings.max_body_bytes, playground=page),
     )
-    yield WebSocketRoute("/graphql", WebSockets(runner, door).serve)
+    yield WebSocketRoute("/graphql", WebSockets(runner, door, streams.connections).serve)
     yield from health.routes(parts.database)
     if settings.playground:
         yield from playground.routes(_PLAYGROUND)

@@ -84,6 +84,11 @@ def credentials(connection: HTTPConnection, payload: Mapping[str, object] | None
     )
 
 
+def address(connection: HTTPConnection) -> str:
+    """Say where a request comes from: behind TRUSTED_PROXIES, from whom they had it."""
+    return connection.client.host if connection.client else ""
+
+
 def set_cookie(response: Response, connection: HTTPConnection, token: str, *, expires_at: datetime) -> None:
     """Have the browser keep an access token."""
     response.set_cookie(

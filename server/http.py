@@ -95,7 +95,7 @@ class GraphQLOverHTTP:
             return self._playground()
         asked = operations.read(_of_url(request) if request.method in _READING else await self._of_body(request))
         viewer = await self._door.admit(request)
-        context = self._operations.context(viewer, request_id=request_id)
+        context = self._operations.context(viewer, request_id=request_id, address=credentials.address(request))
         if viewer.is_nobody and credentials.credentials(request).by_cookie:
             # Of a session that has ended; the browser may as well drop it.
             context.cookies = False
@@ -107,7 +107,7 @@ class GraphQLOverHTTP:
         self._check(operation, request.method, media_type)
         if operation.kind is OperationType.SUBSCRIPTION:
             answers = self._operations.stream(operation, context)
-            return self._streams.respond(answers, request_id=request_id, expires_at=context.viewer.expires_at)
+            return self._streams.respond(answers, request_id=request_id, viewer=viewer)
         answer = await self._operations.run(operation, context)
         return self._with_cookies(_response(answer, media_type), request, context)
 

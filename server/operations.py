@@ -143,9 +143,9 @@ class Operations:
         self._core = schema._schema  # noqa: SLF001  # Strawberry shows no public way to the schema it built
         self._services = services
 
-    def context(self, viewer: Viewer, *, request_id: str) -> Context:
+    def context(self, viewer: Viewer, *, request_id: str, address: str) -> Context:
         """Make the context of one execution."""
-        return Context(self._services, now=datetime.now(UTC), request_id=request_id, viewer=viewer)
+        return Context(self._services, datetime.now(UTC), request_id=request_id, address=address, viewer=viewer)
 
     def choose(self, request: Request) -> Operation:
         """Find the document and the operation to run. Raises `NotRunnable`."""

@@ -42,6 +42,8 @@ async def serve(
         # 27 kB a socket; 64 to 129 with it.
         ws_per_message_deflate=False,
         lifespan="on",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -88,6 +89,11 @@ class Settings(BaseSettings):
         description="Origins of web pages on other hosts that may use the service, separated by commas, "
         "like https://hub.example.com.",
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks of reverse proxies, separated by commas, like 10.0.0.0/8: they alone say "
+        "in X-Forwarded-For and X-Forwarded-Proto where a request comes from. Tries are counted by that address.",
+    )
     introspection: bool = Field(
         default=False, description="Whether clients may read the schema; always true in demo mode unless set."
     )
@@ -132,16 +138,27 @@ class Settings(BaseSettings):
         default="info", description="Least weighty log line: debug (with a line per request), info, warning or error."
     )
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return tuple(origin.strip().rstrip("/").lower() for origin in value.split(",") if origin.strip())
+        return tuple(each.strip() for each in value.split(",") if each.strip())
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError("each is an address like 10.0.0.2 or a network like 10.0.0.0/8") from None
+        return value
 
     @field_validator("allowed_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        value = tuple(origin.rstrip("/").lower() for origin in value)
         for origin in value:
             scheme, separator, host = origin.partition("://")
             if scheme not in {"http", "https"} or not separator or not host or set(host) & set("/*?# @"):

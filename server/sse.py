@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from auth.viewer import Viewer
 from models.errors import Unauthenticated
+from server.connections import ENDED, Connections
 from server.negotiation import EVENT_STREAM
 from server.operations import Answer, encode, shown
 
@@ -31,17 +32,16 @@ def _next(answer: Answer) -> bytes:
 class EventStreams:
     """The streams of this process, all of which end when it stops."""
 
-    def __init__(self, *, keep_alive_s: float = 12.0, patience_s: float = 20.0) -> None:
+    def __init__(self, connections: Connections, *, keep_alive_s: float = 12.0, patience_s: float = 20.0) -> None:
         """`keep_alive_s`: silence after which a comment is sent; `patience_s`: how long a reader may not read."""
+        self.connections = connections
         self.keep_alive_s = keep_alive_s
         self.patience_s = patience_s
         self.stopping = asyncio.Event()
 
-    def respond(
-        self, answers: AsyncGenerator[Answer, None], *, request_id: str, expires_at: datetime | None
-    ) -> Response:
-        """Give the answers of a subscription as they come, until the credentials expire."""
-        return _Stream(self, answers, request_id=request_id, expires_at=expires_at)
+    def respond(self, answers: AsyncGenerator[Answer, None], *, request_id: str, viewer: Viewer) -> Response:
+        """Give the answers of a subscription as they come, until what the viewer signed in with ends."""
+        return _Stream(self, answers, request_id=request_id, viewer=viewer)
 
 
 class _Stream(Response):
@@ -53,7 +53,7 @@ class _Stream(Response):
         answers: AsyncGenerator[Answer, None],
         *,
         request_id: str,
-        expires_at: datetime | None,
+        viewer: Viewer,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -61,22 +61,26 @@ class _Stream(Response):
         self._streams = streams
         self._answers = answers
         self._request_id = request_id
-        self._expires_at = expires_at
+        self._viewer = viewer
+        self._signed_out = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # A stream that is cut for want of a reader, or by our end, has no `complete`: the client is to come back.
         with suppress(TimeoutError):
-            async with aclosing(self._frames(receive)) as frames:
-                async for frame in frames:
-                    async with asyncio.timeout(self._streams.patience_s):
-                        await send({"type": "http.response.body", "body": frame, "more_body": True})
+            with self._streams.connections.opened(self._viewer, self._told):
+                async with aclosing(self._frames(receive)) as frames:
+                    async for frame in frames:
+                        async with asyncio.timeout(self._streams.patience_s):
+                            await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _frames(self, receive: Receive) -> AsyncGenerator[bytes, None]:
+        signed_out = asyncio.create_task(self._signed_out.wait())
         ends: set[asyncio.Task[Any]] = {
             asyncio.create_task(_gone(receive)),
             asyncio.create_task(self._streams.stopping.wait()),
+            signed_out,
         }
         upcoming: asyncio.Task[Answer | None] | None = None
         try:
@@ -84,20 +88,19 @@ class _Stream(Response):
                 while True:
                     upcoming = upcoming or asyncio.create_task(_upcoming(answers))
                     done, _ = await asyncio.wait(
-                        {upcoming, *ends}, timeout=self._wait_s(), return_when=asyncio.FIRST_COMPLETED
+                        {upcoming, *ends}, timeout=self._streams.keep_alive_s, return_when=asyncio.FIRST_COMPLETED
                     )
                     if done & ends:
                         await _cancelled([upcoming])
-                        return
+                        if signed_out not in done:
+                            return
+                        yield self._failed(Unauthenticated(f"{ENDED}. Sign in again."))
+                        break
                     if done:
                         answer, upcoming = upcoming.result(), None
                         if answer is None:
                             break
                         yield _next(answer)
-                    elif self._has_expired():
-                        await _cancelled([upcoming])
-                        yield self._failed(Unauthenticated("What you signed in with has expired. Sign in again."))
-                        break
                     else:
                         yield _KEEP_ALIVE
             yield _COMPLETE
@@ -110,14 +113,9 @@ class _Stream(Response):
     def _failed(self, error: Exception) -> bytes:
         return _next(Answer([shown(error, request_id=self._request_id)]))
 
-    def _wait_s(self) -> float:
-        if self._expires_at is None:
-            return self._streams.keep_alive_s
-        left = (self._expires_at - datetime.now(UTC)).total_seconds()
-        return max(min(left, self._streams.keep_alive_s), 0.0)
-
-    def _has_expired(self) -> bool:
-        return self._expires_at is not None and datetime.now(UTC) >= self._expires_at
+    def _told(self, viewer: Viewer | None) -> None:
+        if viewer is None:
+            self._signed_out.set()
 
 
 async def _upcoming(answers: AsyncGenerator[Answer, None]) -> Answer | None:

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -15,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from auth.viewer import NOBODY, Viewer
 from models.errors import AgentHubError, RateLimited, ServiceUnavailable, TooSlow, Unauthenticated
 from server import credentials, operations
+from server.connections import ENDED, Connections
 from server.credentials import Door
 from server.operations import Answer, NotRunnable, Operation, Operations, encode
 
@@ -34,6 +34,7 @@ class WebSockets:
         self,
         runner: Operations,
         door: Door,
+        connections: Connections,
         *,
         init_timeout_s: float = 5.0,
         most_operations: int = 100,
@@ -42,6 +43,7 @@ class WebSockets:
         """`most_operations`: on one socket at a time; `patience_s`: how long a reader may not read."""
         self.operations = runner
         self.door = door
+        self.connections = connections
         self.init_timeout_s = init_timeout_s
         self.most_operations = most_operations
         self.patience_s = patience_s
@@ -86,6 +88,7 @@ class _Socket:
         self._acknowledged = False
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._registered = ExitStack()
         self._closing: asyncio.Future[_Closing] = asyncio.get_running_loop().create_future()
 
     async def serve(self) -> None:
@@ -97,6 +100,7 @@ class _Socket:
             if self._closing.done():
                 await self._close(self._closing.result())
         finally:
+            self._registered.close()
             reading.cancel()
             await self._end_all()
             await asyncio.gather(reading, return_exceptions=True)
@@ -107,10 +111,7 @@ class _Socket:
                 while True:
                     await self._take(_frame(await self._websocket.receive()), deadline)
         except TimeoutError:
-            if self._acknowledged:
-                self._end(_Closing(_UNAUTHORIZED, "What you signed in with has expired"))
-            else:
-                self._end(_Closing(_INIT_TIMEOUT, "Connection initialisation timeout"))
+            self._end(_Closing(_INIT_TIMEOUT, "Connection initialisation timeout"))
         except _Closing as closing:
             self._end(closing)
         except WebSocketDisconnect:
@@ -143,9 +144,17 @@ class _Socket:
             raise _Closing(_FORBIDDEN, "Forbidden") from None
         except (ServiceUnavailable, RateLimited):
             raise _Closing(_TRY_AGAIN_LATER, "Try again later") from None
-        deadline.reschedule(_loop_time(self._viewer))
+        deadline.reschedule(None)
+        self._registered.enter_context(self._endpoint.connections.opened(self._viewer, self._told))
         self._acknowledged = True
         await self._send({"type": "connection_ack"})
+
+    def _told(self, viewer: Viewer | None) -> None:
+        if viewer is None:
+            self._end(_Closing(_UNAUTHORIZED, ENDED))
+        else:
+            # What runs goes on as it began; what is sent from now on is asked with the new rights.
+            self._viewer = viewer
 
     async def _subscribe(self, key: str, payload: object) -> None:
         if not self._acknowledged:
@@ -170,7 +179,8 @@ class _Socket:
 
     async def _run(self, key: str, operation: Operation, request_id: str) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        context = self._endpoint.operations.context(self._viewer, request_id=request_id)
+        address = credentials.address(self._websocket)
+        context = self._endpoint.operations.context(self._viewer, request_id=request_id, address=address)
         try:
             async with aclosing(self._endpoint.operations.stream(operation, context)) as answers:
                 async for answer in answers:
@@ -285,11 +295,3 @@ def _is_request(payload: object) -> bool:
         and isinstance(payload.get("variables"), dict | None)
         and isinstance(payload.get("extensions"), dict | None)
     )
-
-
-def _loop_time(viewer: Viewer) -> float | None:
-    """Say when the credentials expire, by the clock of the event loop; None for those that do not."""
-    if viewer.expires_at is None:
-        return None
-    left = (viewer.expires_at - datetime.now(UTC)).total_seconds()
-    return asyncio.get_running_loop().time() + left

@@ -37,6 +37,7 @@ class Server:
             "SECRET_KEY": secrets.token_hex(32),
             "PASSWORD_COST": "cheap",
             "INTROSPECTION": "true",
+            "TRUSTED_PROXIES": "127.0.0.1",
             "MONGODB_DBNAME": "agenthub_test",
             **({"MONGODB_URI": mongodb_uri} if mongodb_uri else {}),
             **environment,
