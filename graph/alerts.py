@@ -15,12 +15,11 @@ from graph.language.describe import changes, field, input_type, object_type
 from graph.language.enums import expose
 from graph.language.nodes import Node, key_of
 from graph.language.rows import reader
-from graph.language.scalars import as_usd
 from graph.users import User
 from models import agents, users
 from models.alerts import raised, rules
-from models.alerts.rules import AlertMetric as Metric
 from models.errors import BadInput
+from models.store import outbox
 from models.store.database import Key, Row
 
 if TYPE_CHECKING:
@@ -30,12 +29,9 @@ Discipline = expose(agents.Discipline)
 AlertMetric = expose(rules.AlertMetric)
 AlertWindow = expose(rules.AlertWindow)
 AlertChannel = expose(rules.AlertChannel)
+DeliveryStatus = expose(outbox.DeliveryStatus)
 LazyAgent = Annotated["Agent", strawberry.lazy("graph.agents")]
 LazyAgentBy = Annotated["AgentBy", strawberry.lazy("graph.agents")]
-
-
-def _in_units(metric: str, value: int) -> Decimal:
-    return as_usd(value) if metric == Metric.COST else Decimal(value)
 
 
 @object_type
@@ -69,6 +65,12 @@ class AlertRule(Node):
     """Whether it watches at all."""
 
     @field
+    async def webhook_secret(self, info: Info) -> str | None:
+        """Give the secret that a receiver checks webhooks with, as Standard Webhooks has it; null without WEBHOOK."""
+        wanted = rules.AlertChannel.WEBHOOK in self.channels
+        return info.context.services.signing.secret(self.key) if wanted else None
+
+    @field
     async def agent(self, info: Info) -> LazyAgent | None:
         """Give the only agent it watches; null: any."""
         row = await info.context.find(agents.by_keys, self.agent_key)
@@ -89,7 +91,7 @@ class AlertRule(Node):
 _rule = reader(
     AlertRule,
     agent_key=lambda row: row["agent"],
-    threshold=lambda row: _in_units(row["metric"], row["threshold"]),
+    threshold=lambda row: rules.shown(row["metric"], row["threshold"]),
 )
 
 
@@ -140,6 +142,14 @@ class Alert(Node):
         row = await info.context.find(users.by_keys, self.by_key)
         return User.of(row) if row else None
 
+    @field
+    async def deliveries(self, info: Info) -> list["AlertDelivery"] | None:
+        """List its e-mails, one for each admin, and its webhook; kept for 90 days. Null when you may not read rules."""
+        if not rule_keepers.test(info.context.viewer):
+            return None
+        rows = await info.context.find(outbox.by_subject, raised.subject(self.key))
+        return [AlertDelivery.of(row) for row in rows or ()]
+
     @classmethod
     def of(cls, row: Row) -> "Alert":
         """Shape a stored alert."""
@@ -150,6 +160,52 @@ class Alert(Node):
         """Find one by its number."""
         row = await raised.find(int(key)) if key.isdecimal() and len(key) <= 18 else None  # noqa: PLR2004  # 64 bits
         return cls.of(row) if row else None
+
+
+@object_type
+class AlertDelivery(Node):
+    """One message about an alert, on its way to one receiver."""
+
+    readable_by: ClassVar[Permission] = rule_keepers
+
+    user_key: Private[Key | None]
+    channel: AlertChannel  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """How it is sent."""
+    status: DeliveryStatus  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """How far it has come."""
+    attempts: int
+    """How often it has been tried, since it was last asked for."""
+    next_attempt_at: datetime | None
+    """When it is tried again; null when it is not, or is being tried now."""
+    delivered_at: datetime | None
+    """When the other side took it; null until then."""
+    error: str | None
+    """Why the last try failed, or why it was given up; null when all is well."""
+
+    @field
+    async def user(self, info: Info) -> User | None:
+        """Give the admin that an e-mail is for; null for a webhook."""
+        row = await info.context.find(users.by_keys, self.user_key)
+        return User.of(row) if row else None
+
+    @classmethod
+    def of(cls, row: Row) -> "AlertDelivery":
+        """Shape a stored message."""
+        return _delivery(row)
+
+    @classmethod
+    async def find_node(cls, context: Context, key: str) -> "AlertDelivery | None":  # noqa: ARG003  # some types ask the context
+        """Find one by its key."""
+        row = await outbox.find(key)
+        return cls.of(row) if row else None
+
+
+_delivery = reader(
+    AlertDelivery,
+    channel=lambda row: row["kind"],
+    user_key=lambda row: row["payload"].get("user"),
+    next_attempt_at=lambda row: row["due"] if row["status"] == outbox.DeliveryStatus.PENDING else None,
+)
 
 
 def cursor(number: int) -> str:
@@ -177,8 +233,8 @@ _alert = reader(
     agent_key=lambda row: row["agent"],
     rule_key=lambda row: row["rule"],
     by_key=lambda row: row["acknowledged_by"],
-    threshold=lambda row: _in_units(row["metric"], row["threshold"]),
-    value=lambda row: _in_units(row["metric"], row["value"]),
+    threshold=lambda row: rules.shown(row["metric"], row["threshold"]),
+    value=lambda row: rules.shown(row["metric"], row["value"]),
 )
 
 
@@ -315,3 +371,22 @@ class AcknowledgeAlertPayload:
 
     alert: Alert
     """The alert; who acknowledged it first stays."""
+
+
+# ---------------------------------------------------------------- retryDelivery
+
+
+@input_type
+class RetryDeliveryInput:
+    """Which message to send once more."""
+
+    id: ID
+    """The id of an `AlertDelivery`."""
+
+
+@object_type
+class RetryDeliveryPayload:
+    """The message is on its way again, for a day at the most."""
+
+    delivery: AlertDelivery
+    """It keeps its id, by which its receiver can tell a repeat."""

@@ -13,6 +13,7 @@ from auth.registration import Registration
 from auth.signin import SignIn, Tokens
 from auth.viewer import NOBODY, Viewer
 from graph.loaders import BatchedRead, Loaders
+from models.alerts.signing import Signing
 from models.store.commits import Commits
 from models.store.live import Live
 from models.usage.counting import Counting
@@ -34,6 +35,7 @@ class Services:
     signin: SignIn
     registration: Registration
     minting: Minting
+    signing: Signing
     zone: ZoneInfo
 
 

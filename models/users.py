@@ -57,6 +57,7 @@ class User(Stored, UserFields):
             IndexModel([("email", ASCENDING)], unique=True, name="email"),
             IndexModel([("name_folded", ASCENDING), ("_id", ASCENDING)], name="by name_folded"),
             IndexModel([("words", ASCENDING)], name="words"),
+            IndexModel([("role", ASCENDING), ("active", ASCENDING)], name="role"),
         ]
 
 
@@ -99,6 +100,12 @@ async def with_password(*, email: str | None = None, user: Key | None = None) ->
     """Find one with its password hash, by e-mail or key; for those who check passwords."""
     where = {"_id": user} if user else {"email": as_stored(email or "")}
     return await database.collection(User).find_one(where)
+
+
+async def acting_admins(*, session: Session) -> Sequence[Key]:
+    """Give the keys of the active admins."""
+    where = {"role": Role.ADMIN.value, "active": True}
+    return [row["_id"] async for row in database.collection(User).find(where, {"_id": 1}, session=session)]
 
 
 async def page(chosen: Filter, *, window: Window) -> Page:
@@ -146,7 +153,7 @@ async def update(user: Key, values: Mapping[str, Any]) -> Row:
             return_document=ReturnDocument.AFTER,
             session=session,
         )
-        if _is_acting_admin(before) and not _is_acting_admin(after):
+        if is_acting_admin(before) and not is_acting_admin(after):
             # Two admins who step down at once each still see the other. Both must take this number, so that the
             # second meets a conflict, starts again and counts right.
             await sequences.take("admins", 1, session=session)
@@ -182,7 +189,8 @@ def as_stored(email: str) -> str:
         return email.strip().lower()
 
 
-def _is_acting_admin(row: Row) -> bool:
+def is_acting_admin(row: Row) -> bool:
+    """Whether an account may act as an admin now."""
     return bool(row["role"] == Role.ADMIN and row["active"])
 
 

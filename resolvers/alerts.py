@@ -14,12 +14,15 @@ from graph.alerts import (
     AcknowledgeAlertInput,
     AcknowledgeAlertPayload,
     Alert,
+    AlertDelivery,
     AlertRule,
     CreateAlertRuleInput,
     CreateAlertRulePayload,
     DeleteAlertRuleInput,
     DeleteAlertRulePayload,
     Discipline,
+    RetryDeliveryInput,
+    RetryDeliveryPayload,
     UpdateAlertRuleInput,
     UpdateAlertRulePayload,
     number,
@@ -30,6 +33,7 @@ from graph.language.describe import object_type
 from graph.language.guards import mutation, query, subscription
 from graph.language.pages import After, Connection, First
 from models.alerts import raised, rules
+from models.store import outbox
 
 
 @object_type
@@ -87,6 +91,12 @@ class AlertMutations:
             nodes.decode_number(input.id, "Alert"), by=info.context.viewer.require_user(), now=info.context.now
         )
         return AcknowledgeAlertPayload(alert=Alert.of(row))
+
+    @mutation(allow=rule_keepers)
+    async def retry_delivery(self, input: RetryDeliveryInput) -> RetryDeliveryPayload | None:
+        """Send an e-mail or a webhook about an alert once more, also one that was given up."""
+        row = await outbox.retry(nodes.decode_text(input.id, "AlertDelivery"))
+        return RetryDeliveryPayload(delivery=AlertDelivery.of(row))
 
 
 @object_type

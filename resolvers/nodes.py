@@ -7,7 +7,7 @@ from strawberry import ID
 
 from auth.permissions import anyone
 from graph.agents import Agent
-from graph.alerts import Alert, AlertRule
+from graph.alerts import Alert, AlertDelivery, AlertRule
 from graph.context import Info
 from graph.keys import ApiKey
 from graph.language import nodes
@@ -18,7 +18,7 @@ from graph.ratings import Rating
 from graph.users import User
 from models.errors import BadInput
 
-_KINDS = {kind.__name__: kind for kind in (Agent, Alert, AlertRule, ApiKey, Rating, User)}
+_KINDS = {kind.__name__: kind for kind in (Agent, Alert, AlertDelivery, AlertRule, ApiKey, Rating, User)}
 
 
 @object_type

@@ -31,7 +31,8 @@ from graph.schema import Schema
 from models.agents import Agent
 from models.alerts import rules
 from models.alerts.raised import Alert, AlertState
-from models.alerts.rules import AlertRule
+from models.alerts.rules import AlertChannel, AlertRule
+from models.alerts.signing import Signing
 from models.keys import ApiKey
 from models.ratings import Rating
 from models.sessions import Session
@@ -58,6 +59,9 @@ from server.operations import Operations
 from server.settings import Settings, load
 from server.sse import EventStreams
 from server.websocket import WebSockets
+from workers.delivery import Channel, Delivery
+from workers.mailgun import Mailgun
+from workers.webhooks import Webhooks
 
 DOCUMENTS: Final[Sequence[type[Document]]] = (
     User,
@@ -148,6 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,
                 minting=made.minting,
+                signing=Signing(settings.signing_key(), older=settings.older_keys),
                 zone=settings.zone,
             )
             yield Running(made.database, services, Authenticator(tokens), built)
@@ -160,13 +165,32 @@ def create(settings: Settings | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        async with running(settings) as parts, Connections(parts.authenticator) as connections:
+        async with (
+            running(settings) as parts,
+            _delivering(settings, parts.services.signing),
+            Connections(parts.authenticator) as connections,
+        ):
             streams = EventStreams(connections)
             application.router.routes.extend(_routes(settings, parts, streams))
             with _told_of_the_end(streams.stopping):
                 yield
 
     return Starlette(lifespan=lifespan, middleware=_middleware(settings))
+
+
+@asynccontextmanager
+async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[None]:
+    key = settings.mailgun_api_key
+    mailgun = Mailgun(
+        key=key.get_secret_value() if key else None,
+        domain=settings.mailgun_domain,
+        sender=settings.sender,
+        base_url=settings.mailgun_base_url,
+    )
+    async with mailgun, Webhooks(signing, inward=settings.webhooks_to_private_addresses) as webhooks:
+        channels: dict[str, Channel] = {AlertChannel.EMAIL.value: mailgun, AlertChannel.WEBHOOK.value: webhooks}
+        async with Delivery(channels):
+            yield
 
 
 def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterator[BaseRoute]:

@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="Mailgun's API; https://api.eu.mailgun.net for its European region.",
     )
+    webhooks_to_private_addresses: bool = Field(
+        default=False,
+        description="Whether webhooks may go to loopback, private and link-local addresses, for receivers on your own "
+        "network.",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least weighty log line: debug (with a line per request), info, warning or error."

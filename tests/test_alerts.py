@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from graph.language.nodes import decode
 from models.alerts import rules
 from models.alerts.raised import Alert, AlertState
 from models.errors import TooSlow
@@ -236,15 +237,17 @@ async def test_an_alert_is_acknowledged_by_the_first_who_does(admin: Person, use
 
 
 async def test_a_message_for_each_channel_is_written_with_the_alert(admin: Person, store: Database) -> None:
-    await rule(admin, channels=["EMAIL", "WEBHOOK"], webhookUrl="https://example.com/hook")
+    await rule(admin, channels=["EMAIL", "WEBHOOK"], webhookUrl="http://127.0.0.1:9/hook")
 
     await collect(admin.client, event("1", promptTokens=150))
 
     alert = await database.collection(Alert).find_one({})
     written = await database.collection(OutboxItem).find({}).sort("_id", 1).to_list(None)
     assert alert is not None
-    assert [(each["_id"], each["payload"], each["state"]) for each in written] == [
-        (f"alert:{alert['_id']}:{channel}", {"alert": alert["_id"]}, "PENDING") for channel in ("email", "webhook")
+    number, person = alert["_id"], decode(admin.id, "User")
+    assert [(each["_id"], each["kind"], each["payload"]) for each in written] == [
+        (f"alert:{number}:email:{person}", "EMAIL", {"alert": number, "user": person}),
+        (f"alert:{number}:webhook", "WEBHOOK", {"alert": number}),
     ]
 
 

@@ -49,6 +49,7 @@ TABLE: dict[str, tuple[str, str]] = {
     ),
     "updateAlertRule": (f'updateAlertRule(input: {{id: "{ID}"}}) {{ alertRule {{ id }} }}', "am"),
     "deleteAlertRule": (f'deleteAlertRule(input: {{id: "{ID}"}}) {{ deletedId }}', "am"),
+    "retryDelivery": (f'retryDelivery(input: {{id: "{ID}"}}) {{ delivery {{ id }} }}', "am"),
     "acknowledgeAlert": (f'acknowledgeAlert(input: {{id: "{ID}"}}) {{ alert {{ id }} }}', "ua"),
 }
 # These two say UNAUTHENTICATED of what they are given, whoever asks: everyone is let in and reads the same.

@@ -10,12 +10,13 @@ from strawberry import ID
 from auth.permissions import Permission
 from graph.language.describe import interface_type
 from models.errors import BadInput
+from models.store import database
 from models.store.database import Key
 
 
-def encode(kind: str, key: Key | int) -> ID:
-    """Make the global id of a stored document: the type's name and its key, in base64."""
-    return ID(base64.b64encode(f"{kind}:{key}".encode()).decode())
+def encode(kind: str, key: Key | int | str) -> ID:
+    """Make the global id of a stored document."""
+    return ID(database.global_id(kind, key))
 
 
 def split(identifier: str, *, field: str = "id") -> tuple[str, str]:
@@ -36,6 +37,14 @@ def decode(identifier: str, kind: str, *, field: str = "id") -> Key:
     if found != kind:
         raise BadInput.at(field, f"This id is of type {found}, not {kind}." if found.isalnum() else "Broken id.")
     return key_of(key, field=field)
+
+
+def decode_text(identifier: str, kind: str, *, field: str = "id") -> str:
+    """Do as `decode`, for types whose key is text."""
+    found, key = split(identifier, field=field)
+    if found != kind:
+        raise BadInput.at(field, f"This id is not of type {kind}.")
+    return key
 
 
 def decode_number(identifier: str, kind: str, *, field: str = "id") -> int:

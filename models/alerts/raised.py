@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
+from models import users
+from models.alerts.rules import AlertChannel
 from models.errors import NotFound
 from models.store import database, outbox, pages, sequences
 from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored, UpdateOne
@@ -187,13 +189,34 @@ async def raise_for(readings: Sequence[Reading], *, now: datetime, session: Sess
     states = [UpdateOne({"_id": key}, {"$set": fields}, upsert=True) for key, fields in sorted(said.items())]
     await database.collection(AlertState).bulk_write(states, ordered=False, session=session)
     await database.collection(Alert).insert_many(rows, session=session)
-    messages = [
-        Message(f"alert:{number}:{channel.lower()}", f"alert.{channel.lower()}", {"alert": number})
-        for number, (reading, _) in zip(numbers, due, strict=True)
+    pairs = [
+        (row["_id"], channel)
+        for row, (reading, _) in zip(rows, due, strict=True)
         for channel in reading.rule["channels"]
     ]
-    await outbox.put(messages, now=now, session=session)
+    await outbox.put(await _messages(pairs, session=session), now=now, session=session)
     return len(rows)
+
+
+def subject(number: int) -> str:
+    """Name an alert as what messages are about."""
+    return f"alert:{number}"
+
+
+async def _messages(pairs: Sequence[tuple[int, str]], *, session: Session) -> Sequence[Message]:
+    """Write what leaves by each channel: an e-mail for every active admin, one webhook."""
+    by_mail = any(channel == AlertChannel.EMAIL for _, channel in pairs)
+    admins = await users.acting_admins(session=session) if by_mail else []
+    found = []
+    for number, channel in pairs:
+        about = subject(number)
+        if channel == AlertChannel.EMAIL:
+            found += [
+                Message(f"{about}:email:{admin}", about, channel, {"alert": number, "user": admin}) for admin in admins
+            ]
+        else:
+            found.append(Message(f"{about}:webhook", about, channel, {"alert": number}))
+    return found
 
 
 def _speaks(reading: Reading, percent: int, *, last: datetime | None, highest: int, now: datetime) -> bool:

@@ -256,6 +256,11 @@ def units(metric: str, threshold: Decimal) -> int:
     return int(scaled)
 
 
+def shown(metric: str, value: int) -> Decimal:
+    """Turn what is stored back into what people read: tokens, messages or US dollars."""
+    return Decimal(value).scaleb(-9) if metric == AlertMetric.COST else Decimal(value)
+
+
 def _fit(rule: Mapping[str, Any]) -> None:
     if AlertChannel.WEBHOOK in rule["channels"] and rule["webhook_url"] is None:
         raise BadInput.at("webhook_url", "A rule with the channel WEBHOOK needs a webhookUrl.", code="REQUIRED")

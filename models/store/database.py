@@ -1,6 +1,7 @@
 """MongoDB as the house knows it: connect, bind documents, run transactions. The only module that names the driver."""
 
 import asyncio
+import base64
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -53,6 +54,7 @@ __all__ = [
     "admin",
     "collection",
     "connect",
+    "global_id",
     "is_duplicate",
     "is_passing",
     "snapshot",
@@ -85,6 +87,11 @@ _WRITE_CONFLICT, _NO_SUCH_TRANSACTION, _INTERRUPTED, _MAX_TIME = 112, 251, 11601
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
+
+
+def global_id(kind: str, key: Key | int | str) -> str:
+    """Make the id by which clients know a stored document: the type's name and its key, in base64."""
+    return base64.b64encode(f"{kind}:{key}".encode()).decode()
 
 
 class Stored(Document):
