@@ -17,7 +17,7 @@ from models.store.database import Key
 # An account can be guessed at some 3,000 times a day, from however many addresses.
 PER_ACCOUNT: Final = Rate(burst=10, every=timedelta(seconds=30))
 PER_ADDRESS: Final = Rate(burst=30, every=timedelta(seconds=30))
-REGISTRATIONS: Final = Rate(burst=50, every=timedelta(seconds=20))
+REGISTRATIONS: Final = Rate(burst=100, every=timedelta(seconds=20))
 
 
 @asynccontextmanager
