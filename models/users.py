@@ -96,6 +96,12 @@ async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
     return {row["_id"]: row async for row in database.collection(User).find({"_id": {"$in": list(keys)}}, _SHOWN)}
 
 
+async def by_emails(emails: Sequence[str]) -> Mapping[str, Key]:
+    """Find the keys of many by their e-mails, under the form in which accounts have them."""
+    where = {"email": {"$in": list({as_stored(email) for email in emails})}}
+    return {row["email"]: row["_id"] async for row in database.collection(User).find(where, {"email": 1})}
+
+
 async def with_password(*, email: str | None = None, user: Key | None = None) -> Row | None:
     """Find one with its password hash, by e-mail or key; for those who check passwords."""
     where = {"_id": user} if user else {"email": as_stored(email or "")}

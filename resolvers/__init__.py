@@ -8,6 +8,7 @@ from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
 from resolvers.ratings import RatingMutations, RatingQueries
 from resolvers.sessions import SessionMutations
+from resolvers.sheets import SheetMutations
 from resolvers.statistics import StatisticsQueries
 from resolvers.usage import UsageMutations, UsageQueries
 from resolvers.users import UserMutations, UserQueries
@@ -27,7 +28,16 @@ Query = _root(
 Mutation = _root(
     "Mutation",
     "What can be changed. Each field is nullable: one that fails does not hide the answer of another.",
-    (SessionMutations, UserMutations, KeyMutations, AgentMutations, RatingMutations, UsageMutations, AlertMutations),
+    (
+        SessionMutations,
+        UserMutations,
+        KeyMutations,
+        AgentMutations,
+        SheetMutations,
+        RatingMutations,
+        UsageMutations,
+        AlertMutations,
+    ),
 )
 Subscription = _root(
     "Subscription", "What can be watched, over WebSocket or server-sent events.", (AlertSubscriptions,)

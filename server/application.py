@@ -50,7 +50,7 @@ from models.usage.events import UsageEvent
 from models.usage.seen import Seen
 from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
-from server import health, logs, playground
+from server import export, health, logs, playground
 from server.connections import Connections
 from server.credentials import Door
 from server.http import GraphQLOverHTTP
@@ -203,6 +203,7 @@ def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterat
         GraphQLOverHTTP(runner, door, streams=streams, max_body_bytes=settings.max_body_bytes, playground=page),
     )
     yield WebSocketRoute("/graphql", WebSockets(runner, door, streams.connections).serve)
+    yield from export.routes(door)
     yield from health.routes(parts.database)
     if settings.playground:
         yield from playground.routes(_PLAYGROUND)

@@ -80,7 +80,7 @@ class GraphQLOverHTTP:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # whatever it is, the client gets an answer, and the log the rest
-            response = self._refusal(error, request_id)
+            response = refusal(error, request_id)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers["X-Request-Id"] = request_id
@@ -169,19 +169,20 @@ class GraphQLOverHTTP:
             credentials.set_cookie(response, request, tokens.access_token, expires_at=tokens.expires_at)
         return response
 
-    @staticmethod
-    def _refusal(error: Exception, request_id: str) -> Response:
-        if isinstance(error, Failure):
-            shown: Shown = {"message": error.message, "extensions": {"code": BAD_INPUT}}
-            response = _json({"errors": [shown]}, status=error.status)
-            response.headers.update(error.headers)
-            return response
-        shown = operations.shown(error, request_id=request_id)
-        response = _json({"errors": [shown]}, status=_STATUS.get(shown["extensions"]["code"], 400))
-        _say_when(response, [shown])
-        if isinstance(error, Unauthenticated):
-            response.headers["WWW-Authenticate"] = "Bearer"
+
+def refusal(error: Exception, request_id: str) -> Response:
+    """Answer a request of which nothing was run, with the status that HTTP has for it."""
+    if isinstance(error, Failure):
+        shown: Shown = {"message": error.message, "extensions": {"code": BAD_INPUT}}
+        response = _json({"errors": [shown]}, status=error.status)
+        response.headers.update(error.headers)
         return response
+    shown = operations.shown(error, request_id=request_id)
+    response = _json({"errors": [shown]}, status=_STATUS.get(shown["extensions"]["code"], 400))
+    _say_when(response, [shown])
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def _of_url(request: Request) -> object:

@@ -38,6 +38,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "createAgent": ('createAgent(input: {name: ""}) { agent { id } }', "uam"),
     "updateAgent": (f"updateAgent(input: {{agent: {BY}}}) {{ agent {{ id }} }}", "uam"),
     "deleteAgent": (f"deleteAgent(input: {{agent: {BY}}}) {{ deletedId }}", "uam"),
+    "importAgents": ('importAgents(input: {csv: "name"}) { created }', "uam"),
     "claimAgent": (f"claimAgent(input: {{agent: {BY}}}) {{ agent {{ id }} }}", "ua"),
     "rateAgent": (f"rateAgent(input: {{agent: {BY}, stars: 3}}) {{ agent {{ id }} }}", "ua"),
     "removeRating": (f"removeRating(input: {{agent: {BY}}}) {{ removedId }}", "ua"),

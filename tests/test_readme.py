@@ -14,6 +14,7 @@ from server.settings import Settings
 from tests.processes import ROOT, Server
 
 README = (ROOT / "README.md").read_text()
+# Those of the page, in order.
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -43,13 +44,17 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report = SHELL
+    sign_in, ask, report, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
     reported = json.loads(await shell(report, demo, TOKEN=token))
     again = json.loads(await shell(report, demo, TOKEN=token))
 
+    exported = await shell(sheet, demo, TOKEN=token)
+
+    assert exported.startswith("\ufeffname,description,")
+    assert "Market Scout" in exported
     assert asked["data"]["agents"]["totalCount"] == 60
     assert all(node["usage"]["totalTokens"] > 0 for node in asked["data"]["agents"]["nodes"])
     assert reported["data"]["collectUsage"]["accepted"] == 1
