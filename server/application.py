@@ -125,6 +125,15 @@ async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
         yield Accounts(store, passwords, registration, Minting())
 
 
+async def keep_default_rule(settings: Settings) -> None:
+    """Have the alert rule that the settings describe."""
+    await rules.keep_default(
+        threshold=settings.token_usage_threshold,
+        cooldown_hours=settings.notification_cooldown_hours,
+        now=datetime.now(UTC),
+    )
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Start every service, and stop them in the opposite order: what was taken in is stored before the store goes."""
@@ -138,11 +147,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         life=timedelta(minutes=settings.access_token_expire_minutes),
     )
     async with accounts(settings) as made:
-        now = datetime.now(UTC)
-        await migrations.once("pencil agents", reported.tag_pencils, now=now)
-        await rules.keep_default(
-            threshold=settings.token_usage_threshold, cooldown_hours=settings.notification_cooldown_hours, now=now
-        )
+        await migrations.once("pencil agents", reported.tag_pencils, now=datetime.now(UTC))
+        await keep_default_rule(settings)
         async with Live(made.database, [Alert]) as live, Commits(UsageEvent) as commits:
             services = Services(
                 commits=commits,

@@ -1,10 +1,11 @@
-"""The command line: serve, create-admin, create-key, rebuild, schema."""
+"""The command line: serve, create-admin, create-key, rebuild, import-agenthub, schema."""
 
 import asyncio
 import os
 import sys
 import tomllib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -16,12 +17,15 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress
 from rich.status import Status
+from rich.table import Table
 
 import resolvers
 from graph import schema
 from models import users
 from models.errors import AgentHubError, NotFound, Refused
 from models.keys import ApiKeyScope
+from models.moving.move import Move, Moved
+from models.store import database
 from models.usage import rebuild
 from models.usage.rebuild import Report
 from models.users import Role
@@ -92,14 +96,8 @@ def serve(
     async def prepare(parts: Running) -> None:
         await _first_admin(settings, parts)
         if settings.demo:
-            with Progress(console=out, transient=True) as bar:
-                task = bar.add_task("Loading demo data", total=1.0)
-                await demo.load(
-                    parts.services,
-                    progress=lambda what, done: bar.update(
-                        task, description=f"Loading demo data: {what}", completed=done
-                    ),
-                )
+            with _bar("Loading demo data") as progress:
+                await demo.load(parts.services, progress=progress)
 
     _run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
 
@@ -186,11 +184,51 @@ def rebuild_usage(
         raise typer.Exit(1)
 
 
+@cli.command()
+def import_agenthub(
+    *,
+    source: Annotated[
+        str, typer.Option("--from", help="The old registry's database, like mongodb://host/agenthub_db.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
+    mongodb_uri: Uri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Move in from the registry that AgentHub replaces: people, agents, usage, notifications and ratings.
+
+    The source is only read. Run it again as often as you like: what is here stays, and nothing counts twice.
+    """
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def run() -> Mapping[str, Moved]:
+        async with application.opened(settings), database.reading(source, default="agenthub_db") as old:
+            await application.keep_default_rule(settings)
+            with _bar("Moving") as progress:
+                return await Move(old, zone=settings.zone, dry=dry_run, progress=progress).run()
+
+    moved = _run(run())
+    table = Table("collection", "read", "would be taken" if dry_run else "taken", "here already", "not taken")
+    for name, each in moved.items():
+        table.add_row(name, *(f"{value:,}" for value in (each.read, each.taken, each.here, len(each.refused))))
+    for name, each in moved.items():
+        for line in each.refused:
+            out.print(f"{name} {line}", markup=False)
+    out.print(table)
+
+
 @cli.command("schema")
 def print_schema() -> None:
     """Print the schema, as `schema.graphql` keeps it."""
     built = schema.build(resolvers.Query, resolvers.Mutation, resolvers.Subscription)
     sys.stdout.write(f"{built.as_str()}\n")
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[str, float], None]]:
+    """Show how far long work has come: what it is at, and how much of it is done, from 0 to 1."""
+    with Progress(console=out, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda what, done: bar.update(task, description=f"{title}: {what}", completed=done)
 
 
 async def _first_admin(settings: Settings, parts: Running) -> None:

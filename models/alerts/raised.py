@@ -120,6 +120,21 @@ async def acknowledge(number: int, *, by: Key, now: datetime) -> Row:
     return row
 
 
+async def remember(rule: Row, told: Mapping[Key, datetime]) -> int:
+    """Note that a lifetime rule has spoken of some agents elsewhere; gives of how many that was not known."""
+    percents = [percent for percent in rule["percents"] if percent <= _WHOLE]
+    if not percents or not told:
+        return 0
+    writes = [
+        UpdateOne(
+            {"_id": _state(rule, agent, None)}, {"$max": {f"spoken.{each}": at for each in percents}}, upsert=True
+        )
+        for agent, at in told.items()
+    ]
+    done = await database.collection(AlertState).bulk_write(writes, ordered=False)
+    return done.modified_count + done.upserted_count
+
+
 # ---------------------------------------------------------------- rules
 
 
@@ -135,8 +150,7 @@ class Reading:
     @property
     def state(self) -> str:
         """The key of what has been said already."""
-        start = self.window_start.isoformat() if self.window_start else ""
-        return f"{self.rule['_id']}:{self.rule['revision']}:{self.agent['_id']}:{start}"
+        return _state(self.rule, self.agent["_id"], self.window_start)
 
     def reached(self) -> list[int]:
         """Give the percents that the value has come to: 100 once it is past the threshold, others once it is there."""
@@ -217,6 +231,11 @@ async def _messages(pairs: Sequence[tuple[int, str]], *, session: Session) -> Se
         else:
             found.append(Message(f"{about}:webhook", about, channel, {"alert": number}))
     return found
+
+
+def _state(rule: Row, agent: Key, window_start: datetime | None) -> str:
+    start = window_start.isoformat() if window_start else ""
+    return f"{rule['_id']}:{rule['revision']}:{agent}:{start}"
 
 
 def _speaks(reading: Reading, percent: int, *, last: datetime | None, highest: int, now: datetime) -> bool:

@@ -42,6 +42,7 @@ __all__ = [
     "Database",
     "DatabaseError",
     "DuplicateKeyError",
+    "Handle",
     "IndexModel",
     "InsertOne",
     "Key",
@@ -67,6 +68,7 @@ Row = Mapping[str, Any]
 Key = ObjectId
 Session = AsyncIOMotorClientSession
 Collection = AsyncIOMotorCollection[dict[str, Any]]
+Handle = AsyncIOMotorDatabase[dict[str, Any]]
 DatabaseError = PyMongoError
 MAJORITY_READ = ReadConcern("majority")
 
@@ -143,13 +145,31 @@ async def connect(uri: str, name: str, documents: Sequence[type[Document]]) -> A
         client.close()
 
 
-def _client(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:
+@asynccontextmanager
+async def reading(uri: str, *, default: str) -> AsyncIterator[Handle]:
+    """Open the database of another system, of which nobody here writes anything; a standalone server will do.
+
+    `default`: its name, when `uri` has none. Raises `Refused` for one that cannot be read.
+    """
+    client = _client(uri, setting="The address")
+    try:
+        handle = client.get_default_database(default)
+        try:
+            await handle.command("ping")
+        except PyMongoError as error:
+            raise Refused(f"The MongoDB at {_hosts(client)} cannot be read: {type(error).__name__}.") from None
+        yield handle
+    finally:
+        client.close()
+
+
+def _client(uri: str, *, setting: str = "MONGODB_URI") -> AsyncIOMotorClient[dict[str, Any]]:
     asked = {option.lower() for option in parse_qs(urlsplit(uri).query)}
     limits: dict[str, Any] = {option: value for option, value in _LIMITS.items() if option.lower() not in asked}
     try:
         return AsyncIOMotorClient(uri, tz_aware=True, appname="agenthub", w="majority", journal=True, **limits)
     except (InvalidURI, ConfigurationError, ValueError) as error:
-        raise Refused(f"MONGODB_URI cannot be read: {_without_secrets(error, uri)}") from None
+        raise Refused(f"{setting} cannot be read: {_without_secrets(error, uri)}") from None
 
 
 async def _inspect(client: AsyncIOMotorClient[dict[str, Any]]) -> None:

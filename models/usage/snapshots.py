@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final
 from zoneinfo import ZoneInfo
@@ -114,9 +114,10 @@ class _Kept:
 class Snapshots:
     """The change that snapshots are, for `models/store/commits.py`."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
-        """`zone`: whose days are reported."""
+    def __init__(self, zone: ZoneInfo, *, alerting: bool = True) -> None:
+        """`zone`: whose days are reported; `alerting`: whether what they cross is told."""
         self._zone = zone
+        self._alerting = alerting
 
     async def apply(self, items: Sequence[Report], *, commit: Key, session: Session) -> Sequence[Sequence[Outcome]]:
         """Apply what is newer than the last report of its source, and say of each what became of it."""
@@ -140,7 +141,8 @@ class Snapshots:
         ]
         if writes:
             await tallying.keep(tally, session=session)
-            await crossings.raise_for(tally, zone=self._zone, session=session)
+            if self._alerting:
+                await crossings.raise_for(tally, zone=self._zone, session=session)
             await database.collection(UsageSnapshot).bulk_write(writes, ordered=False, session=session)
         return outcomes
 
@@ -194,6 +196,12 @@ async def _kept(places: Mapping[str, Any], *, commit: Key, session: Session) -> 
     return found
 
 
+async def last_of(agents: Sequence[Key], *, source: str) -> Mapping[Key, Row]:
+    """Read what a source last reported of many agents; those of which it never did are left out."""
+    places = [_key(agent, source) for agent in agents]
+    return {row["agent"]: row async for row in database.collection(UsageSnapshot).find({"_id": {"$in": places}})}
+
+
 def read(reported: Sequence[Snapshot], *, now: datetime) -> Report:
     """Check what a request reports. Raises `BadInput` for a number of snapshots that no request may have."""
     events.check_size(len(reported), field="agents")
@@ -209,6 +217,17 @@ def read(reported: Sequence[Snapshot], *, now: datetime) -> Report:
 
 
 # ---------------------------------------------------------------- rules
+
+
+def says(row: Row, snapshot: Snapshot) -> bool:
+    """Whether a stored report says the same as a snapshot, whenever either was made."""
+    days = _days_of(snapshot, row["days"])
+    return bool(days == row["days"] and _totals_of(snapshot, row["totals"], days) == row["totals"])
+
+
+def after(row: Row, snapshot: Snapshot) -> Snapshot:
+    """Date a snapshot after a stored report, so that it replaces it."""
+    return replace(snapshot, reported_at=max(snapshot.reported_at, row["reported_at"] + timedelta(milliseconds=1)))
 
 
 def count(tally: Tally, row: Row, zone: ZoneInfo) -> None:

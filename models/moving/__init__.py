@@ -1,0 +1,1 @@
+"""Moving in from the registry that AgentHub replaces."""
