@@ -13,7 +13,7 @@ run: $(READY) playground-if-possible ## Serve the demo company on http://127.0.0
 	$(PYTHON) -m server serve --demo
 
 test: $(READY) ## Run the whole test suite against a real MongoDB
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 3 --dist loadscope
 
 check: $(READY) ## Lint, types, import rules, schema drift
 	$(VENV)/bin/ruff check .
