@@ -7,8 +7,12 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
+from graph.execution.cost import DEFAULT, Limits
 from graph.execution.documents import Documents
 from graph.language.scalars import SCALARS
+
+Roots = tuple[type, type, type]
+"""Query, Mutation and Subscription."""
 
 
 class Schema(strawberry.Schema):
@@ -16,14 +20,17 @@ class Schema(strawberry.Schema):
 
     documents: Documents
     """The documents seen lately; the transports find theirs here."""
+    limits: Limits
+    """The most that one operation may ask for."""
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Leave the errors to `graph/language/errors.py`."""
 
 
-def build(query: type, mutation: type, subscription: type, *, introspection: bool = True) -> Schema:
+def build(roots: Roots, *, introspection: bool = True, limits: Limits = DEFAULT) -> Schema:
     """Build the schema from its three roots."""
-    documents = Documents(introspection=introspection)
+    query, mutation, subscription = roots
+    documents = Documents(introspection=introspection, limits=limits)
     extensions: list[Any] = [documents.extension()]
     schema = Schema(
         query=query,
@@ -32,5 +39,5 @@ def build(query: type, mutation: type, subscription: type, *, introspection: boo
         extensions=extensions,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
     )
-    schema.documents = documents
+    schema.documents, schema.limits = documents, limits
     return schema

@@ -82,9 +82,15 @@ class RateLimited(AgentHubError):
 
 
 class TooComplex(AgentHubError):
-    """The document asks for more than one request may."""
+    """The document asks for more than one request may: which `measure`, how much, and the most there may be."""
 
     code = "QUERY_TOO_COMPLEX"
+
+    def __init__(self, message: str, *, measure: str, actual: int, limit: int) -> None:
+        super().__init__(message)
+        self.measure = measure
+        self.actual = actual
+        self.limit = limit
 
 
 class BudgetExhausted(AgentHubError):

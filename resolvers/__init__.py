@@ -42,3 +42,4 @@ Mutation = _root(
 Subscription = _root(
     "Subscription", "What can be watched, over WebSocket or server-sent events.", (AlertSubscriptions,)
 )
+ROOTS = Query, Mutation, Subscription

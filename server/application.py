@@ -137,9 +137,7 @@ async def keep_default_rule(settings: Settings) -> None:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Start every service, and stop them in the opposite order: what was taken in is stored before the store goes."""
-    built = schema.build(
-        resolvers.Query, resolvers.Mutation, resolvers.Subscription, introspection=settings.introspection
-    )
+    built = schema.build(resolvers.ROOTS, introspection=settings.introspection, limits=settings.limits)
     tokens = TokenMaker(
         settings.signing_key(),
         older=settings.older_keys,
@@ -223,7 +221,7 @@ def _middleware(settings: Settings) -> Sequence[Middleware]:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "GraphQL-Cost"],
             expose_headers=["X-Request-Id", "Retry-After"],
             allow_credentials=True,
         )

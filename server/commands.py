@@ -219,7 +219,7 @@ def import_agenthub(
 @cli.command("schema")
 def print_schema() -> None:
     """Print the schema, as `schema.graphql` keeps it."""
-    built = schema.build(resolvers.Query, resolvers.Mutation, resolvers.Subscription)
+    built = schema.build(resolvers.ROOTS)
     sys.stdout.write(f"{built.as_str()}\n")
 
 

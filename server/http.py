@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ from server.sse import EventStreams
 
 _LONGEST_QUERY_STRING: Final = 16_000
 _MOST_PARAMETERS: Final = 20
+_COST: Final = "graphql-cost"
 _READING: Final = frozenset({"GET", "HEAD"})
 _ALLOWED: Final = "GET, HEAD, POST"
 _STATUS: Final[Mapping[str, int]] = {
@@ -109,6 +111,8 @@ class GraphQLOverHTTP:
             answers = self._operations.stream(operation, context)
             return self._streams.respond(answers, request_id=request_id, viewer=viewer)
         answer = await self._operations.run(operation, context)
+        if request.headers.get(_COST, "").lower() == "true":
+            answer = replace(answer, extensions=self._operations.cost_of(operation))
         return self._with_cookies(_response(answer, media_type), request, context)
 
     def _negotiate(self, request: Request) -> str:

@@ -25,10 +25,11 @@ from strawberry.execution import optimized_is_awaitable
 
 from auth.viewer import Viewer
 from graph.context import Context, Services
+from graph.execution.cost import over
 from graph.language.errors import BAD_INPUT, INTERNAL, mark, present
 from graph.loaders import Loaders
 from graph.schema import Schema
-from models.errors import AgentHubError, BadInput
+from models.errors import AgentHubError, BadInput, TooComplex
 
 Shown = dict[str, Any]
 """An error as a client reads it: `message`, `extensions.code`, and where it happened."""
@@ -71,6 +72,7 @@ class Operation:
     document: DocumentNode
     kind: OperationType
     request: Request
+    cost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,17 @@ class Answer:
     errors: Sequence[Shown]
     data: Mapping[str, Any] | None = None
     started: bool = False
+    extensions: Mapping[str, Any] | None = None
 
     @property
     def body(self) -> dict[str, Any]:
         """The answer in the shape that GraphQL gives it."""
         shape: dict[str, Any] = {"errors": self.errors} if self.errors else {}
-        return shape | {"data": self.data} if self.started else shape
+        if self.started:
+            shape["data"] = self.data
+        if self.extensions:
+            shape["extensions"] = self.extensions
+        return shape
 
     @property
     def failure(self) -> str | None:
@@ -160,7 +167,16 @@ class Operations:
         if len(operations) != 1:
             message = "The document has several operations: `operationName` must say which." if operations else "Empty."
             raise NotRunnable([mark(GraphQLError(message), BAD_INPUT)])
-        return Operation(document.tree, operations[0].operation, request)
+        cost = document.weight(self._core, operations[0]).cost(request.variables or {})
+        try:
+            over("cost", cost, self._schema.limits.cost, "objects to fetch")
+        except TooComplex as error:
+            raise NotRunnable([GraphQLError(error.message, original_error=error)]) from None
+        return Operation(document.tree, operations[0].operation, request, cost)
+
+    def cost_of(self, operation: Operation) -> Mapping[str, Any]:
+        """Say what an operation costs, for an answer's `extensions`."""
+        return {"cost": {"requested": operation.cost, "maximum": self._schema.limits.cost}}
 
     async def run(self, operation: Operation, context: Context) -> Answer:
         """Run a query or a mutation."""

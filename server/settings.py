@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from graph.execution.cost import DEFAULT, Limits
 from models.errors import Refused
 
 _SHORTEST_SECRET = 32
@@ -99,6 +100,20 @@ class Settings(BaseSettings):
     )
     playground: bool = Field(
         default=False, description="Whether /graphql opens the playground in a browser; true in demo mode unless set."
+    )
+    max_tokens: int = Field(default=DEFAULT.tokens, ge=100, description="Most tokens that a GraphQL document may have.")
+    max_depth: int = Field(default=DEFAULT.depth, ge=1, description="Most levels that an operation may be deep.")
+    max_fields: int = Field(
+        default=DEFAULT.fields, ge=1, description="Most fields that an operation may select, fragments spread out."
+    )
+    max_aliases: int = Field(default=DEFAULT.aliases, ge=0, description="Most aliases that an operation may have.")
+    max_root_fields: int = Field(default=DEFAULT.root_fields, ge=1, description="Most root fields of an operation.")
+    max_directives: int = Field(default=DEFAULT.directives, ge=0, description="Most directives in an operation.")
+    max_cost: int = Field(
+        default=DEFAULT.cost,
+        ge=1,
+        description="Most objects that an operation may ask for, lists counted by their size; the header "
+        "`GraphQL-Cost: true` has an answer say its cost.",
     )
     max_body_bytes: int = Field(
         default=4_000_000,
@@ -196,6 +211,19 @@ class Settings(BaseSettings):
         if str(values.get("demo", "")).lower() in {"1", "true", "yes", "on", "t", "y"}:
             return {"introspection": True, "playground": True} | values
         return values
+
+    @property
+    def limits(self) -> Limits:
+        """The most that one operation may ask for."""
+        return Limits(
+            tokens=self.max_tokens,
+            depth=self.max_depth,
+            fields=self.max_fields,
+            aliases=self.max_aliases,
+            root_fields=self.max_root_fields,
+            directives=self.max_directives,
+            cost=self.max_cost,
+        )
 
     @property
     def zone(self) -> ZoneInfo:

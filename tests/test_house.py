@@ -23,7 +23,7 @@ from resolvers.nodes import _KINDS
 ROOT = Path(__file__).parent.parent
 ROOMS = ("models", "auth", "graph", "resolvers", "workers", "server")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-BUILT = schema.build(resolvers.Query, resolvers.Mutation, resolvers.Subscription)
+BUILT = schema.build(resolvers.ROOTS)
 CORE = BUILT._schema  # noqa: SLF001  # Strawberry shows no public way to the schema it built
 TYPES = [each for name, each in CORE.type_map.items() if not name.startswith("__") and name not in {"String", "Int", "Float", "Boolean", "ID"}]  # fmt: skip  # noqa: E501
 LONGEST = 400

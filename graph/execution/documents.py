@@ -2,34 +2,58 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from graphql import DocumentNode, GraphQLError, GraphQLSchema, NoSchemaIntrospectionCustomRule, parse, validate
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    parse,
+    validate,
+)
 from graphql.validation import ASTValidationRule, specified_rules
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from graph.execution.cost import DEFAULT, Limits, Weight, check_shape, weigh
 from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
+from models.errors import TooComplex
 
 _MAX_ERRORS = 20
 _LONGEST_KEPT = 20_000
+# How graphql-core's parser says that it has stopped counting.
+_TOO_LONG = "tokens. Parsing aborted"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed document and what is wrong with it; `tree` is None when it cannot be parsed."""
+    """A parsed document and what is wrong with it; `tree` is None when it cannot be read at all."""
 
     tree: DocumentNode | None
     errors: tuple[GraphQLError, ...] = ()
+    weights: dict[str | None, Weight] = field(default_factory=dict)
+
+    def weight(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Weight:
+        """Weigh one of its operations, once."""
+        name = operation.name.value if operation.name else None
+        if name not in self.weights and self.tree:
+            self.weights[name] = weigh(schema, self.tree, operation)
+        return self.weights[name]
+
+
+def _refused(error: TooComplex) -> Document:
+    return Document(None, (GraphQLError(error.message, original_error=error),))
 
 
 class Documents:
     """The documents seen lately, each parsed and validated once. One per schema."""
 
-    def __init__(self, *, size: int = 1000, max_tokens: int = 2000, introspection: bool = True) -> None:
+    def __init__(self, *, size: int = 1000, limits: Limits = DEFAULT, introspection: bool = True) -> None:
         self._size = size
-        self._max_tokens = max_tokens
+        self._limits = limits
         self._rules: tuple[type[ASTValidationRule], ...] = (
             *specified_rules,
             MaybeNullValidationRule,
@@ -55,10 +79,24 @@ class Documents:
 
     def _read(self, text: str, schema: GraphQLSchema) -> Document:
         try:
-            tree = parse(text, max_tokens=self._max_tokens)
+            tree = parse(text, max_tokens=self._limits.tokens)
         except (GraphQLError, RecursionError) as error:
+            if _TOO_LONG in str(error):
+                most = self._limits.tokens
+                too_long = TooComplex(
+                    f"This document has more than {most} tokens. Send it in parts, and values as variables.",
+                    measure="tokens",
+                    actual=most + 1,
+                    limit=most,
+                )
+                return _refused(too_long)
             found = error if isinstance(error, GraphQLError) else GraphQLError("The document is nested too deeply.")
             return Document(None, (mark(found, PARSE_FAILED),))
+        try:
+            # First: validation itself takes long over a document that is out of all proportion.
+            check_shape(tree, self._limits)
+        except TooComplex as error:
+            return _refused(error)
         errors = validate(schema, tree, self._rules, max_errors=_MAX_ERRORS)
         return Document(tree, tuple(mark(error, VALIDATION_FAILED) for error in errors))
 

@@ -8,7 +8,7 @@ import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.utils.str_converters import to_camel_case
 
-from models.errors import AgentHubError, BadInput, RateLimited, ServiceUnavailable
+from models.errors import AgentHubError, BadInput, RateLimited, ServiceUnavailable, TooComplex
 from models.store import database
 
 PARSE_FAILED: Final = "GRAPHQL_PARSE_FAILED"
@@ -72,6 +72,8 @@ def describe(error: AgentHubError) -> dict[str, Any]:
             }
             for fault in error.faults
         ]
+    if isinstance(error, TooComplex):
+        extensions |= {"measure": to_camel_case(error.measure), "actual": error.actual, "limit": error.limit}
     if isinstance(error, ServiceUnavailable | RateLimited):
         extensions["retryAfterMs"] = error.retry_after_ms
     return extensions
