@@ -125,7 +125,9 @@ async def bench(uri: str, name: str, secret: str, *, plan: Plan) -> AsyncIterato
     """Start a service and its floors on one database."""
     async with AsyncExitStack() as stack:
         # The rule that exists from the start is read at each commit, as in life, and never speaks.
-        server = Server(uri, MONGODB_DBNAME=name, TOKEN_USAGE_THRESHOLD=_NEVER, INTROSPECTION="false")
+        server = Server(
+            uri, MONGODB_DBNAME=name, TOKEN_USAGE_THRESHOLD=_NEVER, INTROSPECTION="false", REQUESTS_PER_MINUTE="0"
+        )
         await stack.enter_async_context(server)
         floors = await stack.enter_async_context(Floors(uri, name))
         yield Bench(server, floors, await stack.enter_async_context(Caller(secret)), secret, plan)

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 import resolvers
 from auth.authenticator import Authenticator
+from auth.limits import Requests
 from auth.minting import Minting
 from auth.passwords import Passwords
 from auth.registration import Registration
@@ -199,7 +200,10 @@ async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[Non
 
 def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterator[BaseRoute]:
     runner = Operations(parts.schema, parts.services)
-    door = Door(parts.authenticator, origins=settings.allowed_origins)
+    requests = Requests(
+        per_minute=settings.requests_per_minute, per_minute_of_nobody=settings.requests_per_minute_signed_out
+    )
+    door = Door(parts.authenticator, requests, origins=settings.allowed_origins)
     page = partial(playground.page, _PLAYGROUND) if settings.playground else None
     # Route and WebSocketRoute on one path: a Mount would answer POST with a redirect.
     yield Route(

@@ -13,8 +13,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from auth.authenticator import Authenticator
-from auth.viewer import Viewer
-from models.errors import Forbidden
+from auth.limits import Requests
+from auth.viewer import NOBODY, Viewer
+from models.errors import Forbidden, Unauthenticated
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z", re.ASCII)
 
@@ -41,9 +42,10 @@ class Shown:
 class Door:
     """Lets requests in: looks at where they come from and asks who sends them."""
 
-    def __init__(self, authenticator: Authenticator, *, origins: Collection[str]) -> None:
+    def __init__(self, authenticator: Authenticator, requests: Requests, *, origins: Collection[str]) -> None:
         """`origins`: those beside our own whose pages may use the service."""
         self._authenticator = authenticator
+        self._requests = requests
         self._origins = frozenset(origins)
 
     def permits(self, headers: Headers) -> bool:
@@ -62,11 +64,24 @@ class Door:
         return bool(host) and host == headers.get("host", "").lower()
 
     async def admit(self, connection: HTTPConnection) -> Viewer:
-        """Say who sends a request. Raises `Unauthenticated`, and `Forbidden` for a cookie from a foreign page."""
+        """Say who sends a request, and count it.
+
+        Raises `Unauthenticated`, `Forbidden` for a cookie from a foreign page, and `RateLimited`.
+        """
         shown = credentials(connection)
         if shown.by_cookie and not self.permits(connection.headers):
             raise Forbidden("Requests with our cookie come from our own pages, or from ALLOWED_ORIGINS.")
-        return await self.recognise(shown)
+        try:
+            viewer = await self.recognise(shown)
+        except Unauthenticated:
+            await self.count(NOBODY, connection)
+            raise
+        await self.count(viewer, connection)
+        return viewer
+
+    async def count(self, viewer: Viewer, connection: HTTPConnection) -> None:
+        """Count a request, or an operation of a WebSocket. Raises `RateLimited`."""
+        await self._requests.take(viewer, address=address(connection))
 
     async def recognise(self, shown: Shown) -> Viewer:
         """Say who shows these credentials. Raises `Unauthenticated`."""

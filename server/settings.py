@@ -101,6 +101,14 @@ class Settings(BaseSettings):
     playground: bool = Field(
         default=False, description="Whether /graphql opens the playground in a browser; true in demo mode unless set."
     )
+    requests_per_minute: int = Field(
+        default=6000,
+        ge=0,
+        description="Requests a minute of one person or API key, over all processes; 0 for any number.",
+    )
+    requests_per_minute_signed_out: int = Field(
+        default=600, ge=0, description="The same of one address from which nobody has signed in; 0 for any number."
+    )
     max_tokens: int = Field(default=DEFAULT.tokens, ge=100, description="Most tokens that a GraphQL document may have.")
     max_depth: int = Field(default=DEFAULT.depth, ge=1, description="Most levels that an operation may be deep.")
     max_fields: int = Field(

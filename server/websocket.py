@@ -166,6 +166,7 @@ class _Socket:
             if len(self._running) >= self._endpoint.most_operations:
                 most = self._endpoint.most_operations
                 raise RateLimited(f"A socket carries at most {most} operations at a time.", retry_after_ms=1000)
+            await self._endpoint.door.count(self._viewer, self._websocket)
             operation = self._endpoint.operations.choose(operations.read(payload))
         except NotRunnable as error:
             await self._fail(key, [operations.shown(each, request_id=request_id) for each in error.errors])

@@ -38,6 +38,8 @@ class Server:
             "PASSWORD_COST": "cheap",
             "INTROSPECTION": "true",
             "TRUSTED_PROXIES": "127.0.0.1",
+            # Tests are many callers at one address.
+            "REQUESTS_PER_MINUTE_SIGNED_OUT": "0",
             "MONGODB_DBNAME": "agenthub_test",
             **({"MONGODB_URI": mongodb_uri} if mongodb_uri else {}),
             **environment,

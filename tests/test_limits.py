@@ -159,3 +159,50 @@ async def test_a_known_address_is_one_from_which_somebody_signed_in(client: Clie
     await codes(client, user.email, tries=12, several=True)
 
     assert (await login(home, user.email, PASSWORD)).codes == []
+
+
+# ---------------------------------------------------------------- requests
+
+
+async def test_requests_are_counted_per_person_key_and_address_on_all_processes(
+    *, client: Client, user: Person, another_user: Person, server: Server, mongodb_uri: str
+) -> None:
+    few = server.settings | {"REQUESTS_PER_MINUTE": "40", "REQUESTS_PER_MINUTE_SIGNED_OUT": "20"}
+    key = await factories.api_key(user, "READ")
+    document = "{ ratingFramework { stars } }"
+    async with Server(mongodb_uri, **few) as one, Server(mongodb_uri, **few) as other:
+
+        async def asked(who: Client, times: int) -> list[Reply]:
+            doors = [Client(who.session, each.graphql, who.token, who.headers) for each in (one, other)]
+            return [await doors[number % 2].execute(document) for number in range(times)]
+
+        def refused(replies: list[Reply]) -> int:
+            return sum(reply.codes == ["RATE_LIMITED"] for reply in replies)
+
+        mine = await asked(user.client, 60)
+        assert 10 <= refused(mine) <= 20
+        last = mine[-1]
+        assert last.status == 429
+        assert 0 < int(last.headers["Retry-After"]) <= 3
+        assert last.body["errors"][0]["extensions"]["retryAfterMs"] > 0
+        assert refused(await asked(another_user.client, 20)) == 0
+        assert refused(await asked(key, 20)) == 0
+        assert 5 <= refused(await asked(client, 30)) <= 10
+        assert refused(await asked(at(client, "203.0.113.9"), 10)) == 0
+        async with Client(client.session, one.graphql).socket() as socket:
+            await socket.initialise(user.access_token)
+            for number in range(20):
+                await socket.subscribe(str(number), document)
+            frames = [await socket.receive() for _ in range(20)]
+        limited = [frame for frame in frames if frame["type"] == "error"]
+        assert limited
+        assert limited[0]["payload"][0]["extensions"]["code"] == "RATE_LIMITED"
+        assert refused(await asked(user.client.with_token("ahk_nonsense"), 5)) == 0
+
+
+async def test_any_number_of_requests_may_be_let_through(client: Client, server: Server, mongodb_uri: str) -> None:
+    async with Server(mongodb_uri, **server.settings | {"REQUESTS_PER_MINUTE_SIGNED_OUT": "0"}) as free:
+        there = Client(client.session, free.graphql)
+        replies = [await there.execute("{ ratingFramework { stars } }") for _ in range(700)]
+
+    assert {reply.status for reply in replies} == {200}

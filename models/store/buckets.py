@@ -18,9 +18,9 @@ class Rate:
     every: timedelta
 
     @property
-    def every_ms(self) -> int:
+    def every_ms(self) -> float:
         """The time until there is one more, in milliseconds."""
-        return round(self.every.total_seconds() * 1000)
+        return self.every.total_seconds() * 1000
 
 
 class Bucket(Document):
@@ -36,14 +36,17 @@ class Bucket(Document):
         indexes: ClassVar[list[IndexModel]] = [IndexModel([("full_at", ASCENDING)], name="full", expireAfterSeconds=0)]
 
 
-async def take(key: str, rate: Rate) -> timedelta | None:
-    """Take one; None when there was one, else how long until there is. Of many callers at once none takes too many."""
-    room = (rate.burst - 1) * rate.every_ms
+async def take(key: str, rate: Rate, *, count: int = 1) -> timedelta | None:
+    """Take some, all or none; None when there were as many, else how long until there are.
+
+    Of many callers at once none takes too many.
+    """
+    room, taken = (rate.burst - count) * rate.every_ms, count * rate.every_ms
     change: list[Row] = [
         # A missing date counts as none: `$max` leaves it out.
         {"$set": {"from": {"$max": ["$full_at", "$$NOW"]}}},
         {"$set": {"over_ms": {"$subtract": [{"$subtract": ["$from", "$$NOW"]}, room]}}},
-        {"$set": {"full_at": {"$cond": [{"$lte": ["$over_ms", 0]}, {"$add": ["$from", rate.every_ms]}, "$from"]}}},
+        {"$set": {"full_at": {"$cond": [{"$lte": ["$over_ms", 0]}, {"$add": ["$from", taken]}, "$from"]}}},
         {"$unset": "from"},
     ]
     row: Row = await database.collection(Bucket).find_one_and_update(
