@@ -41,6 +41,7 @@ from models.store import database, migrations, sequences
 from models.store.buckets import Bucket
 from models.store.commits import Commits
 from models.store.database import Database
+from models.store.idempotency import KeptAnswer
 from models.store.live import Live
 from models.store.migrations import Migration
 from models.store.outbox import OutboxItem
@@ -80,6 +81,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     Seen,
     OutboxItem,
     Bucket,
+    KeptAnswer,
     Migration,
     sequences.Sequence,
 )
@@ -225,8 +227,8 @@ def _middleware(settings: Settings) -> Sequence[Middleware]:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "GraphQL-Cost"],
-            expose_headers=["X-Request-Id", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "GraphQL-Cost", "Idempotency-Key"],
+            expose_headers=["X-Request-Id", "Retry-After", "Idempotent-Replayed"],
             allow_credentials=True,
         )
     ]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -15,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from graph.context import Context
 from graph.language.errors import BAD_INPUT
-from models.errors import AgentHubError, BadInput, Forbidden, RateLimited, ServiceUnavailable, Unauthenticated
-from server import credentials, operations, sse
+from models.errors import AgentHubError, BadInput, Conflict, Forbidden, RateLimited, ServiceUnavailable, Unauthenticated
+from server import credentials, idempotency, operations, sse
 from server.credentials import Door
 from server.negotiation import EVENT_STREAM, GRAPHQL, HTML, JSON, is_json, preferred
 from server.operations import Answer, NotRunnable, Operation, Operations, Shown, encode
@@ -30,6 +31,7 @@ _ALLOWED: Final = "GET, HEAD, POST"
 _STATUS: Final[Mapping[str, int]] = {
     Unauthenticated.code: 401,
     Forbidden.code: 403,
+    Conflict.code: 409,
     RateLimited.code: 429,
     ServiceUnavailable.code: 503,
     AgentHubError.code: 500,
@@ -110,10 +112,19 @@ class GraphQLOverHTTP:
         if operation.kind is OperationType.SUBSCRIPTION:
             answers = self._operations.stream(operation, context)
             return self._streams.respond(answers, request_id=request_id, viewer=viewer)
-        answer = await self._operations.run(operation, context)
+        key = request.headers.get(idempotency.HEADER)
+        replayed = False
+        if key is not None and operation.kind is OperationType.MUTATION:
+            run = partial(self._operations.run, operation, context)
+            answer, replayed = await idempotency.once(key, operation, viewer, now=context.now, run=run)
+        else:
+            answer = await self._operations.run(operation, context)
         if request.headers.get(_COST, "").lower() == "true":
             answer = replace(answer, extensions=self._operations.cost_of(operation))
-        return self._with_cookies(_response(answer, media_type), request, context)
+        response = self._with_cookies(_response(answer, media_type), request, context)
+        if replayed:
+            response.headers[idempotency.REPLAYED] = "true"
+        return response
 
     def _negotiate(self, request: Request) -> str:
         offers: tuple[str, ...] = (GRAPHQL, JSON)

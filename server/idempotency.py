@@ -1,0 +1,72 @@
+"""The header Idempotency-Key: a mutation sent twice under one key runs once and is answered twice."""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+import orjson
+from graphql import DocumentNode, FieldNode
+
+from auth.viewer import Viewer
+from models.errors import AgentHubError, BadInput, RateLimited, ServiceUnavailable
+from models.store import idempotency
+from models.store.idempotency import Place
+from server.operations import Answer, Operation
+
+HEADER: Final = "idempotency-key"
+REPLAYED: Final = "Idempotent-Replayed"
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
+# Their answers hold secrets, which are kept nowhere.
+_SECRET: Final = frozenset({"login", "register", "refreshSession", "createApiKey"})
+# Nothing was done, or a retry would do something else: not to be kept.
+_PASSING: Final = frozenset({ServiceUnavailable.code, RateLimited.code, AgentHubError.code})
+
+
+async def once(
+    key: str, operation: Operation, viewer: Viewer, *, now: datetime, run: Callable[[], Awaitable[Answer]]
+) -> tuple[Answer, bool]:
+    """Run a mutation unless it has been run under this key; says whether the answer is an earlier one.
+
+    Raises `BadInput` for a key that is none, or where none may be given, and `Conflict` as `idempotency.begin` does.
+    """
+    if not _KEY.match(key):
+        raise BadInput.at("idempotency_key", "An Idempotency-Key has 1 to 255 visible ASCII characters.")
+    if viewer.is_nobody:
+        raise BadInput.at("idempotency_key", "An Idempotency-Key needs somebody who is signed in.")
+    if _fields(operation.document) & _SECRET:
+        raise BadInput.at(
+            "idempotency_key", f"Answers with secrets are not kept: send {', '.join(sorted(_SECRET))} without it."
+        )
+    place = await idempotency.begin(f"{viewer.scope} {key}", request=_digest(operation), now=now)
+    if not isinstance(place, Place):
+        kept = orjson.loads(place)
+        return Answer(kept.get("errors", ()), kept["data"], started=True), True
+    answer = await run()
+    if not answer.started or answer.failure in _PASSING:
+        await place.free()
+    else:
+        await place.keep(orjson.dumps(answer.body))
+    return answer, False
+
+
+def _digest(operation: Operation) -> bytes:
+    request = operation.request
+    parts = [request.query, request.operation_name, request.variables]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _fields(tree: DocumentNode) -> set[str]:
+    """Name the fields that may stand at the root: those of each operation, and of each fragment."""
+    found: set[str] = set()
+    for definition in tree.definitions:
+        selections = getattr(definition, "selection_set", None)
+        waiting = list(selections.selections) if selections else []
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, FieldNode):
+                found.add(node.name.value)
+            elif getattr(node, "selection_set", None):
+                waiting += node.selection_set.selections
+    return found
