@@ -60,6 +60,7 @@ from server.mongod import Mongod
 from server.operations import Operations
 from server.settings import Settings, load
 from server.sse import EventStreams
+from server.trusted import TrustedDocuments
 from server.websocket import WebSockets
 from workers.delivery import Channel, Delivery
 from workers.mailgun import Mailgun
@@ -201,7 +202,8 @@ async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[Non
 
 
 def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterator[BaseRoute]:
-    runner = Operations(parts.schema, parts.services)
+    trusted = TrustedDocuments.load(settings.trusted_documents, mode=settings.trusted_documents_mode)
+    runner = Operations(parts.schema, parts.services, trusted=trusted)
     requests = Requests(
         per_minute=settings.requests_per_minute, per_minute_of_nobody=settings.requests_per_minute_signed_out
     )
@@ -212,7 +214,7 @@ def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterat
         "/graphql",
         GraphQLOverHTTP(runner, door, streams=streams, max_body_bytes=settings.max_body_bytes, playground=page),
     )
-    yield WebSocketRoute("/graphql", WebSockets(runner, door, streams.connections).serve)
+    yield WebSocketRoute("/graphql", WebSockets(runner, door, streams.connections, stopping=streams.stopping).serve)
     yield from export.routes(door)
     yield from health.routes(parts.database)
     if settings.playground:

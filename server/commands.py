@@ -33,6 +33,7 @@ from server import application, demo, logs, serving
 from server.application import Running
 from server.mongod import MongodError
 from server.settings import Settings, load
+from server.trusted import TrustedDocuments
 
 T = TypeVar("T")
 
@@ -90,8 +91,9 @@ def serve(
         mongodb_uri=mongodb_uri,
         data_dir=data_dir,
     )
-    # Asked for here too, so that a bad one is refused before anything is started.
+    # Looked at here too, so that what is wrong is refused before anything is started.
     settings.signing_key()
+    TrustedDocuments.load(settings.trusted_documents, mode=settings.trusted_documents_mode)
 
     async def prepare(parts: Running) -> None:
         await _first_admin(settings, parts)

@@ -97,7 +97,7 @@ class GraphQLOverHTTP:
         media_type = self._negotiate(request)
         if media_type == HTML and self._playground:
             return self._playground()
-        asked = operations.read(_of_url(request) if request.method in _READING else await self._of_body(request))
+        asked = self._operations.read(_of_url(request) if request.method in _READING else await self._of_body(request))
         viewer = await self._door.admit(request)
         context = self._operations.context(viewer, request_id=request_id, address=credentials.address(request))
         if viewer.is_nobody and credentials.credentials(request).by_cookie:

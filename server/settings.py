@@ -123,6 +123,16 @@ class Settings(BaseSettings):
         description="Most objects that an operation may ask for, lists counted by their size; the header "
         "`GraphQL-Cost: true` has an answer say its cost.",
     )
+    trusted_documents: Path | None = Field(
+        default=None,
+        description="A JSON file with the documents of your own frontends: an object from SHA-256 (hexadecimal) to "
+        "document.",
+    )
+    trusted_documents_mode: Literal["off", "prefer", "require"] = Field(
+        default="off",
+        description="off: clients send documents; prefer: they may send the hash of one in TRUSTED_DOCUMENTS instead; "
+        "require: no other document is run.",
+    )
     max_body_bytes: int = Field(
         default=4_000_000,
         ge=10_000,
@@ -204,6 +214,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password",
+        "trusted_documents",
         "mailgun_api_key",
         "mailgun_domain", "mailgun_from_email",
         mode="before",

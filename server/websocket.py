@@ -23,6 +23,7 @@ PROTOCOL: Final = "graphql-transport-ws"
 # The codes of the protocol; 1013 is WebSocket's own "try again later".
 _BAD_FRAME, _UNAUTHORIZED, _FORBIDDEN, _WRONG_PROTOCOL = 4400, 4401, 4403, 4406
 _INIT_TIMEOUT, _ID_TAKEN, _TOO_MANY_INITS, _TRY_AGAIN_LATER = 4408, 4409, 4429, 1013
+_GOING_AWAY: Final = 1001
 
 log = structlog.get_logger()
 
@@ -36,14 +37,19 @@ class WebSockets:
         door: Door,
         connections: Connections,
         *,
+        stopping: asyncio.Event,
         init_timeout_s: float = 5.0,
         most_operations: int = 100,
         patience_s: float = 20.0,
     ) -> None:
-        """`most_operations`: on one socket at a time; `patience_s`: how long a reader may not read."""
+        """Take what ends sockets: `stopping` when the process is to end, and readers that do not read for `patience_s`.
+
+        `most_operations`: on one socket at a time.
+        """
         self.operations = runner
         self.door = door
         self.connections = connections
+        self.stopping = stopping
         self.init_timeout_s = init_timeout_s
         self.most_operations = most_operations
         self.patience_s = patience_s
@@ -94,16 +100,20 @@ class _Socket:
     async def serve(self) -> None:
         """Read frames until one of the two ends it."""
         reading = asyncio.create_task(self._read())
-        ends: set[asyncio.Future[Any]] = {reading, self._closing}
+        stopping = asyncio.create_task(self._endpoint.stopping.wait())
+        ends: set[asyncio.Future[Any]] = {reading, stopping, self._closing}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                self._end(_Closing(_GOING_AWAY, "The server is going away, come back"))
             if self._closing.done():
                 await self._close(self._closing.result())
         finally:
             self._registered.close()
             reading.cancel()
+            stopping.cancel()
             await self._end_all()
-            await asyncio.gather(reading, return_exceptions=True)
+            await asyncio.gather(reading, stopping, return_exceptions=True)
 
     async def _read(self) -> None:
         try:
@@ -167,7 +177,7 @@ class _Socket:
                 most = self._endpoint.most_operations
                 raise RateLimited(f"A socket carries at most {most} operations at a time.", retry_after_ms=1000)
             await self._endpoint.door.count(self._viewer, self._websocket)
-            operation = self._endpoint.operations.choose(operations.read(payload))
+            operation = self._endpoint.operations.choose(self._endpoint.operations.read(payload))
         except NotRunnable as error:
             await self._fail(key, [operations.shown(each, request_id=request_id) for each in error.errors])
         except AgentHubError as error:
@@ -287,11 +297,15 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+# What may name a document that is not sent.
+_NAMING: Final = frozenset({"documentId", "extensions"})
+
+
 def _is_request(payload: object) -> bool:
     if not isinstance(payload, dict):
         return False
     return (
-        isinstance(payload.get("query"), str)
+        (isinstance(payload.get("query"), str) or (payload.get("query") is None and bool(payload.keys() & _NAMING)))
         and isinstance(payload.get("operationName"), str | None)
         and isinstance(payload.get("variables"), dict | None)
         and isinstance(payload.get("extensions"), dict | None)

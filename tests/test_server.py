@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +18,7 @@ from server.settings import Settings, load
 from tests.client import Client, Reply
 from tests.factories import PASSWORD, Person, sign_in
 from tests.processes import Server, launch
+from tests.test_usage import collect, event
 
 ALERTS = "subscription { thresholdAlerts { __typename } }"
 
@@ -306,11 +308,43 @@ async def test_a_stop_ends_sockets_and_streams_and_finishes_requests(
 
             stopped = asyncio.create_task(another.stop())
 
-            assert (await socket.until_closed()).code == 1012
+            assert (await socket.until_closed()).code == 1001
             # No `complete`: the client is to come back.
             assert [event async for event in stream.events()] == []
         assert await stopped == 0
         assert not [line for line in another.lines if '"level":"error"' in line]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_stop_under_load_loses_nothing_acknowledged(
+    *, mongodb_uri: str, session: aiohttp.ClientSession, user: Person, server: Server, store: Database, workers: str
+) -> None:
+    settings = server.settings | {"WORKERS": workers}
+    accepted: list[str] = []
+    busy = asyncio.Event()
+    async with Server(mongodb_uri, **settings) as another:
+        there = Client(session, another.graphql, token=user.access_token)
+
+        async def report(sender: int) -> None:
+            with suppress(aiohttp.ClientError):
+                for number in range(10_000):
+                    key = f"{sender}-{number}"
+                    answer = await collect(there, event(key))
+                    accepted.extend([key] * answer["accepted"])
+                    if len(accepted) > 100:
+                        busy.set()
+
+        senders = [asyncio.create_task(report(sender)) for sender in range(8)]
+        async with asyncio.timeout(30):
+            await busy.wait()
+            assert await another.stop() == 0
+            await asyncio.gather(*senders)
+
+    stored = await store.handle["usage_events"].count_documents({})
+    assert stored >= len(accepted) >= 100
+    agent = await store.handle["agents"].find_one({"name": "Scout"})
+    assert agent is not None
+    assert agent["usage"]["requests"] == stored
 
 
 async def test_a_killed_server_comes_back_where_it_was(
