@@ -1,8 +1,10 @@
 """Usage: report it, read it."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import strawberry
+from prometheus_client import Counter
 
 from auth.permissions import collectors, readers
 from graph.agents import AgentBy, AgentFilter
@@ -21,7 +23,9 @@ from models import agents
 from models.errors import BadInput
 from models.usage import counting, events, snapshots
 from models.usage import days as kept
-from models.usage.events import ItemOutcome
+from models.usage.events import ItemOutcome, Outcome
+
+_ITEMS: Final = Counter("agenthub_usage_items", "Reported events and snapshots, by outcome.", ["kind", "outcome"])
 
 
 @object_type
@@ -67,13 +71,7 @@ class UsageMutations:
         batch = counting.read(input.source, [event.read(input.source) for event in input.events], now=now)
         counted = await services.commits.submit(services.counting, batch.accepted, weight=len(input.events))
         outcomes = batch.merged(counted)
-        tally = events.tallied(outcomes)
-        return CollectUsagePayload(
-            accepted=tally[ItemOutcome.ACCEPTED],
-            duplicates=tally[ItemOutcome.DUPLICATE],
-            rejected=tally[ItemOutcome.REJECTED],
-            items=ItemResult.of(outcomes),
-        )
+        return CollectUsagePayload(**_counted("event", outcomes), items=ItemResult.of(outcomes))
 
     @mutation(allow=collectors)
     async def collect_snapshots(self, info: Info, input: CollectSnapshotsInput) -> CollectSnapshotsPayload | None:
@@ -86,10 +84,15 @@ class UsageMutations:
         report = snapshots.read([each.read() for each in input.agents], now=info.context.now)
         weight = snapshots.WEIGHT * len(input.agents)
         outcomes = report.merged(await services.commits.submit(services.snapshots, report, weight=weight))
-        tally = events.tallied(outcomes)
-        return CollectSnapshotsPayload(
-            accepted=tally[ItemOutcome.ACCEPTED],
-            duplicates=tally[ItemOutcome.DUPLICATE],
-            rejected=tally[ItemOutcome.REJECTED],
-            items=ItemResult.of(outcomes),
-        )
+        return CollectSnapshotsPayload(**_counted("snapshot", outcomes), items=ItemResult.of(outcomes))
+
+
+def _counted(kind: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
+    tally = events.tallied(outcomes)
+    for outcome, count in tally.items():
+        _ITEMS.labels(kind, outcome.lower()).inc(count)
+    return {
+        "accepted": tally[ItemOutcome.ACCEPTED],
+        "duplicates": tally[ItemOutcome.DUPLICATE],
+        "rejected": tally[ItemOutcome.REJECTED],
+    }

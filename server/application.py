@@ -52,7 +52,7 @@ from models.usage.events import UsageEvent
 from models.usage.seen import Seen
 from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
-from server import export, health, logs, playground
+from server import export, health, logs, metrics, playground
 from server.connections import Connections
 from server.credentials import Door
 from server.http import GraphQLOverHTTP
@@ -217,6 +217,8 @@ def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterat
     yield WebSocketRoute("/graphql", WebSockets(runner, door, streams.connections, stopping=streams.stopping).serve)
     yield from export.routes(door)
     yield from health.routes(parts.database)
+    if settings.metrics:
+        yield from metrics.routes()
     if settings.playground:
         yield from playground.routes(_PLAYGROUND)
 

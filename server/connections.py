@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
+from prometheus_client import Gauge
 
 from auth.authenticator import Authenticator
 from auth.viewer import Viewer
@@ -16,6 +17,8 @@ from models.store.database import DatabaseError
 log = structlog.get_logger()
 
 ENDED: Final = "What you signed in with has ended"
+
+_OPEN: Final = Gauge("agenthub_open_streams", "Open WebSockets and event streams.", multiprocess_mode="livesum")
 
 Told = Callable[[Viewer | None], None]
 
@@ -48,9 +51,11 @@ class Connections:
     def opened(self, viewer: Viewer, told: Told) -> Iterator[None]:
         """Have `told` called while a stream is open: with the viewer anew when their rights change, None at the end."""
         self._open.setdefault(viewer, set()).add(told)
+        _OPEN.inc()
         try:
             yield
         finally:
+            _OPEN.dec()
             # By now the viewer may have been replaced.
             for known, streams in list(self._open.items()):
                 streams.discard(told)

@@ -12,6 +12,7 @@ import structlog
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    FieldNode,
     GraphQLError,
     OperationDefinitionNode,
     OperationType,
@@ -21,6 +22,7 @@ from graphql import (
     map_source_to_response_event,
 )
 from graphql.execution import Executor
+from prometheus_client import Counter, Histogram
 from strawberry.execution import optimized_is_awaitable
 
 from auth.viewer import Viewer
@@ -37,6 +39,12 @@ Shown = dict[str, Any]
 
 log = structlog.get_logger()
 
+_TIME: Final = Histogram(
+    "agenthub_operation_seconds", "Time that queries and mutations take, by root field.", ["operation"]
+)
+_ERRORS: Final = Counter(
+    "agenthub_operation_errors", "Answers with an error, by root field and code.", ["operation", "code"]
+)
 _UNFIT: Final = {
     "errors": [{"message": "The answer cannot be written as JSON.", "extensions": {"code": INTERNAL}}],
     "data": None,
@@ -68,6 +76,8 @@ class Operation:
     kind: OperationType
     request: Request
     cost: int
+    label: str
+    """The root field, where there is one alone: a name out of a bounded set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,15 @@ class Operations:
             over("cost", cost, self._schema.limits.cost, "objects to fetch")
         except TooComplex as error:
             raise NotRunnable([GraphQLError(error.message, original_error=error)]) from None
-        return Operation(document.tree, operations[0].operation, request, cost)
+        return Operation(document.tree, operations[0].operation, request, cost, self._label(operations[0]))
+
+    def _label(self, operation: OperationDefinitionNode) -> str:
+        selections = operation.selection_set.selections
+        root = self._core.get_root_type(operation.operation)
+        if len(selections) != 1 or not isinstance(selections[0], FieldNode) or root is None:
+            return "several"
+        name = selections[0].name.value
+        return name if name in root.fields else "introspection"
 
     def cost_of(self, operation: Operation) -> Mapping[str, Any]:
         """Say what an operation costs, for an answer's `extensions`."""
@@ -179,6 +197,14 @@ class Operations:
 
     async def run(self, operation: Operation, context: Context) -> Answer:
         """Run a query or a mutation."""
+        structlog.contextvars.bind_contextvars(operation=operation.label)
+        with _TIME.labels(operation.label).time():
+            answer = await self._run(operation, context)
+        for code in {error["extensions"]["code"] for error in answer.errors}:
+            _ERRORS.labels(operation.label, code).inc()
+        return answer
+
+    async def _run(self, operation: Operation, context: Context) -> Answer:
         result = execute(
             self._core,
             operation.document,

@@ -1,17 +1,19 @@
 """Binds the port, holds the embedded database while workers come and go, and runs uvicorn until told to stop."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from models.errors import Refused
-from server import application
+from server import application, metrics
 from server.application import Running
 from server.mongod import Mongod
 from server.settings import Settings
@@ -55,6 +57,8 @@ async def serve(
             await stack.enter_async_context(Mongod(settings.data_dir))
         async with application.running(settings) as parts:
             await prepare(parts)
+        if settings.metrics and settings.workers > 1:
+            os.environ[metrics.SHARED] = stack.enter_context(TemporaryDirectory(prefix="agenthub-metrics-"))
         announce(_url(listener))
         # uvicorn raises the signals that stopped it once more when it has ended; the database is still to be stopped.
         for number in (signal.SIGINT, signal.SIGTERM):

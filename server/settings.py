@@ -172,6 +172,9 @@ class Settings(BaseSettings):
         "network.",
     )
 
+    metrics: bool = Field(
+        default=False, description="Whether /metrics answers Prometheus. It is open to everyone who can reach it."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least weighty log line: debug (with a line per request), info, warning or error."
     )

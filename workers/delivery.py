@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 import structlog
+from prometheus_client import Counter
 
 from models import agents, users
 from models.alerts import raised, rules
@@ -16,6 +17,7 @@ from workers.letters import Notice
 
 log = structlog.get_logger()
 
+_TRIES: Final = Counter("agenthub_delivery_attempts", "Tries to send a message, by channel.", ["channel"])
 _AT_ONCE: Final = 20
 _PATIENCE_S: Final = 10.0
 _LAST_WORDS_S: Final = 2.0
@@ -84,6 +86,7 @@ class Delivery:
             task.add_done_callback(self._sending.discard)
 
     async def _send(self, item: Row) -> None:
+        _TRIES.labels(item["kind"]).inc()
         structlog.contextvars.bind_contextvars(message=item["_id"])
         # A result that cannot be recorded is like one that never came: the message is tried again.
         with suppress(DatabaseError):

@@ -5,10 +5,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import structlog
 from beanie import Document
+from prometheus_client import Histogram
 
 from models.errors import ServiceUnavailable
 from models.store import database
@@ -20,6 +21,11 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 log = structlog.get_logger()
+
+_WEIGHT: Final = Histogram(
+    "agenthub_commit_weight", "Items in one group commit.", buckets=(1, 10, 50, 100, 500, 1000, 2000, 4000)
+)
+_TIME: Final = Histogram("agenthub_commit_seconds", "Time that a group commit takes.")
 
 
 class Change(Protocol[C_contra, R_co]):
@@ -152,8 +158,10 @@ class Commits:
                 answers.update(zip(places, given, strict=True))
             return answers
 
+        _WEIGHT.observe(sum(waiting.weight for waiting in batch))
         # A duplicate key is a race with another process: the next try finds the other's work and counts it as such.
-        answers = await database.transaction(self._document, body, deadline_s=deadline_s, retry_duplicates=True)
+        with _TIME.time():
+            answers = await database.transaction(self._document, body, deadline_s=deadline_s, retry_duplicates=True)
         return [answers[place] for place in range(len(batch))]
 
 

@@ -4,11 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import structlog
 from beanie import Document
+from prometheus_client import Gauge
 
 from models.errors import TooSlow
 from models.store import database
@@ -17,6 +19,14 @@ from models.store.database import ASCENDING, Database, DatabaseError, Row
 log = structlog.get_logger()
 
 _PAGE = 500
+_LAG: Final = Gauge(
+    "agenthub_change_stream_lag_seconds",
+    "From the last followed change to its arrival here, by the clocks of database and process.",
+    multiprocess_mode="max",
+)
+_SEEN: Final = Gauge(
+    "agenthub_last_number", "Number of the last document of a followed kind.", ["kind"], multiprocess_mode="max"
+)
 
 
 class _Subscriber:
@@ -153,19 +163,21 @@ class Live:
                 for subscriber in self._subscribers[topic]:
                     subscriber.put(row, burst=self._burst)
             self._seen[topic] = rows[-1]["_id"]
+            _SEEN.labels(topic.__name__).set(rows[-1]["_id"])
 
     async def _watch(self) -> None:
         names = [database.collection(topic).name for topic in self._topics]
         pipeline: Sequence[Row] = [
             {"$match": {"operationType": "insert", "ns.coll": {"$in": names}}},
-            {"$project": {"_id": 1}},
+            {"$project": {"_id": 1, "wallTime": 1}},
         ]
         while True:
             try:
                 async with self._database.handle.watch(pipeline, max_await_time_ms=1000) as stream:
                     self._stirred.set()
                     while stream.alive:  # type: ignore[truthy-function]  # a property, which Motor's stub calls a method
-                        if await stream.try_next() is not None:
+                        if (change := await stream.try_next()) is not None:
+                            _LAG.set((datetime.now(UTC) - change["wallTime"]).total_seconds())
                             self._stirred.set()
             except DatabaseError as error:
                 log.warning("live: change stream ended, opening it again", error=type(error).__name__)

@@ -79,6 +79,13 @@ async def by_subject(subjects: Sequence[str]) -> Mapping[str, Sequence[Row]]:
     return found
 
 
+async def counts() -> Mapping[str, int]:
+    """Count messages by status."""
+    pipeline: Sequence[Row] = [{"$group": {"_id": "$status", "count": {"$sum": 1}}}]
+    found = {row["_id"]: row["count"] async for row in database.collection(OutboxItem).aggregate(pipeline)}
+    return {status.value: found.get(status.value, 0) for status in DeliveryStatus}
+
+
 async def find(key: str) -> Row | None:
     """Find one message."""
     return await database.collection(OutboxItem).find_one({"_id": key})
