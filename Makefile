@@ -15,6 +15,13 @@ run: $(READY) playground-if-possible ## Serve the demo company on http://127.0.0
 test: $(READY) ## Run the whole test suite against a real MongoDB
 	$(PYTHON) -m pytest -n 3 --dist loadscope
 
+test-clients: $(READY) tests/clients/node_modules ## Run clients from npm against a live server (Node 20 or newer)
+	$(PYTHON) -m pytest tests/test_clients.py
+
+tests/clients/node_modules: tests/clients/package-lock.json
+	cd tests/clients && npm ci --no-audit --no-fund
+	touch tests/clients/node_modules
+
 check: $(READY) ## Lint, types, import rules, schema drift
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -50,4 +57,4 @@ $(READY): requirements.lock
 	printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m server "$$@"\n' > $(VENV)/bin/agenthub && chmod +x $(VENV)/bin/agenthub
 	touch $(READY)
 
-.PHONY: help run test check bench schema lock playground playground-if-possible clean
+.PHONY: help run test test-clients check bench schema lock playground playground-if-possible clean
