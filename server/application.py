@@ -216,7 +216,7 @@ def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterat
     )
     yield WebSocketRoute("/graphql", WebSockets(runner, door, streams.connections, stopping=streams.stopping).serve)
     yield from export.routes(door)
-    yield from health.routes(parts.database)
+    yield from health.routes(parts.database, parts.services.live, streams.stopping)
     if settings.metrics:
         yield from metrics.routes()
     if settings.playground:

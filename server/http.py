@@ -1,5 +1,6 @@
 """GraphQL over HTTP, to the letter: media types, methods, status codes; and every failure in GraphQL's own shape."""
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from server.negotiation import EVENT_STREAM, GRAPHQL, HTML, JSON, is_json, prefe
 from server.operations import Answer, NotRunnable, Operation, Operations, Shown, encode
 from server.sse import EventStreams
 
+_BODY_S: Final = 10.0
 _LONGEST_QUERY_STRING: Final = 16_000
 _MOST_PARAMETERS: Final = 20
 _COST: Final = "graphql-cost"
@@ -155,11 +157,16 @@ class GraphQLOverHTTP:
         chunks = []
         if size <= self._max_body_bytes:
             size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > self._max_body_bytes:
-                    break
-                chunks.append(chunk)
+            try:
+                async with asyncio.timeout(_BODY_S):
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        if size > self._max_body_bytes:
+                            break
+                        chunks.append(chunk)
+            except TimeoutError:
+                # Whoever sends a byte now and then is not to hold a connection for ever.
+                raise Failure(408, f"The body did not arrive within {_BODY_S:g} s.", Connection="close") from None
         if size > self._max_body_bytes:
             raise Failure(413, f"The body is larger than {self._max_body_bytes} bytes. Send it in parts.")
         return b"".join(chunks)

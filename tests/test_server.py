@@ -266,7 +266,10 @@ async def get(session: aiohttp.ClientSession, url: str) -> Reply:
 
 async def test_a_server_is_alive_and_ready(server: Server, session: aiohttp.ClientSession) -> None:
     assert (await get(session, f"{server.url}/healthz")).body == {"status": "ok"}
-    assert (await get(session, f"{server.url}/readyz")).body == {"status": "ok", "parts": {"database": "ok"}}
+    assert (await get(session, f"{server.url}/readyz")).body == {
+        "status": "ok",
+        "parts": {"database": "ok", "changeStream": "ok", "process": "ok"},
+    }
 
 
 async def test_without_its_database_a_server_is_alive_and_not_ready(
@@ -286,7 +289,10 @@ async def test_without_its_database_a_server_is_alive_and_not_ready(
             os.kill(mongod.pid, signal.SIGCONT)
 
     assert ready.status == 503
-    assert ready.body == {"status": "unavailable", "parts": {"database": "unavailable"}}
+    assert ready.body == {
+        "status": "unavailable",
+        "parts": {"database": "unavailable", "changeStream": "unavailable", "process": "ok"},
+    }
     assert reply.status == 503
     assert reply.codes == ["SERVICE_UNAVAILABLE"]
     assert reply.headers["Retry-After"] == "1"

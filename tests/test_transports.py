@@ -1,8 +1,10 @@
 """GraphQL over HTTP and server-sent events: media types, methods, status codes, and what no body may do."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from yarl import URL
@@ -384,3 +386,26 @@ async def test_a_subscription_that_is_not_allowed_ends_at_once(client: Client) -
     assert name == "next"
     assert [error["extensions"]["code"] for error in payload["errors"]] == ["UNAUTHENTICATED"]
     assert end == ("complete", None)
+
+
+# ---------------------------------------------------------------- slow and half-open clients
+
+
+async def test_slow_and_half_open_clients_hold_up_nobody_and_are_cut(client: Client, user: Person) -> None:
+    where = urlsplit(client.url)
+    lines = ["POST /graphql HTTP/1.1", f"Host: {where.netloc}", "Content-Type: application/json", "Content-Length: 100"]
+    head = "\r\n".join([*lines, "", ""])
+    slow = [await asyncio.open_connection(where.hostname, where.port) for _ in range(20)]
+    for _, writer in slow:
+        writer.write(head.encode() + b"{")
+    half_open = [await asyncio.open_connection(where.hostname, where.port) for _ in range(20)]
+
+    replies = await asyncio.gather(*(user.client.execute(TYPENAME) for _ in range(20)))
+
+    assert {reply.status for reply in replies} == {200}
+    async with asyncio.timeout(30):
+        answers = [await reader.read() for reader, _ in slow]
+    assert {answer.split(b"\r\n", 1)[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
+    assert b"BAD_USER_INPUT" in answers[0]
+    for _, writer in (*slow, *half_open):
+        writer.close()

@@ -87,6 +87,8 @@ class Live:
         self._burst = 0
         self._stirred = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.is_watching = False
+        """Whether the change stream is open; without it changes are seen two seconds late."""
 
     async def __aenter__(self) -> Self:
         for topic in self._topics:
@@ -175,10 +177,12 @@ class Live:
             try:
                 async with self._database.handle.watch(pipeline, max_await_time_ms=1000) as stream:
                     self._stirred.set()
+                    self.is_watching = True
                     while stream.alive:  # type: ignore[truthy-function]  # a property, which Motor's stub calls a method
                         if (change := await stream.try_next()) is not None:
                             _LAG.set((datetime.now(UTC) - change["wallTime"]).total_seconds())
                             self._stirred.set()
             except DatabaseError as error:
                 log.warning("live: change stream ended, opening it again", error=type(error).__name__)
+            self.is_watching = False
             await asyncio.sleep(0.2)
