@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -60,6 +60,7 @@ from server.mongod import Mongod
 from server.operations import Operations
 from server.settings import Settings, load
 from server.sse import EventStreams
+from server.tracing import Tracing
 from server.trusted import TrustedDocuments
 from server.websocket import WebSockets
 from workers.delivery import Channel, Delivery
@@ -179,8 +180,9 @@ def create(settings: Settings | None = None) -> Starlette:
             Connections(parts.authenticator) as connections,
         ):
             streams = EventStreams(connections)
-            application.router.routes.extend(_routes(settings, parts, streams))
-            with _told_of_the_end(streams.stopping):
+            tracing = Tracing(settings.otel_exporter_otlp_endpoint)
+            application.router.routes.extend(_routes(settings, parts, streams, tracing=tracing))
+            with _told_of_the_end(streams.stopping), closing(tracing):
                 yield
 
     return Starlette(lifespan=lifespan, middleware=_middleware(settings))
@@ -201,9 +203,9 @@ async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[Non
             yield
 
 
-def _routes(settings: Settings, parts: Running, streams: EventStreams) -> Iterator[BaseRoute]:
+def _routes(settings: Settings, parts: Running, streams: EventStreams, *, tracing: Tracing) -> Iterator[BaseRoute]:
     trusted = TrustedDocuments.load(settings.trusted_documents, mode=settings.trusted_documents_mode)
-    runner = Operations(parts.schema, parts.services, trusted=trusted)
+    runner = Operations(parts.schema, parts.services, trusted=trusted, tracing=tracing)
     requests = Requests(
         per_minute=settings.requests_per_minute, per_minute_of_nobody=settings.requests_per_minute_signed_out
     )

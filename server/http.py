@@ -82,7 +82,8 @@ class GraphQLOverHTTP:
         request_id = credentials.request_id(request.headers)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            response = await self._respond(request, request_id)
+            with self._operations.tracing.request(request.method, request.headers):
+                response = await self._respond(request, request_id)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001  # whatever it is, the client gets an answer, and the log the rest

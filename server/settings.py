@@ -175,6 +175,11 @@ class Settings(BaseSettings):
     metrics: bool = Field(
         default=False, description="Whether /metrics answers Prometheus. It is open to everyone who can reach it."
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where traces go: a collector of OTLP over HTTP, like http://localhost:4318. None without it.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least weighty log line: debug (with a line per request), info, warning or error."
     )
@@ -217,7 +222,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password",
-        "trusted_documents",
+        "trusted_documents", "otel_exporter_otlp_endpoint",
         "mailgun_api_key",
         "mailgun_domain", "mailgun_from_email",
         mode="before",
