@@ -16,6 +16,7 @@ from models.errors import Refused
 from server import application, metrics
 from server.application import Running
 from server.mongod import Mongod
+from server.protocol import Protocol
 from server.settings import Settings
 
 # In-flight requests and the database must end before a process manager loses its patience, most often after 10 s.
@@ -38,7 +39,7 @@ async def serve(
         "server.application:create",
         factory=True,
         workers=settings.workers,
-        http="httptools",
+        http=Protocol,
         ws="websockets-sansio",
         ws_max_size=settings.max_body_bytes,
         # 27 kB a socket; 64 to 129 with it.

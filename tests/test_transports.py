@@ -399,6 +399,8 @@ async def test_slow_and_half_open_clients_hold_up_nobody_and_are_cut(client: Cli
     for _, writer in slow:
         writer.write(head.encode() + b"{")
     half_open = [await asyncio.open_connection(where.hostname, where.port) for _ in range(20)]
+    for _, writer in half_open[10:]:
+        writer.write(head.encode()[:-4])
 
     replies = await asyncio.gather(*(user.client.execute(TYPENAME) for _ in range(20)))
 
@@ -407,5 +409,7 @@ async def test_slow_and_half_open_clients_hold_up_nobody_and_are_cut(client: Cli
         answers = [await reader.read() for reader, _ in slow]
     assert {answer.split(b"\r\n", 1)[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
     assert b"BAD_USER_INPUT" in answers[0]
+    async with asyncio.timeout(30):
+        assert [await reader.read() for reader, _ in half_open] == [b""] * 20
     for _, writer in (*slow, *half_open):
         writer.close()
