@@ -63,6 +63,7 @@ from server.sse import EventStreams
 from server.tracing import Tracing
 from server.trusted import TrustedDocuments
 from server.websocket import WebSockets
+from workers import mailgun, webhooks
 from workers.delivery import Channel, Delivery
 from workers.mailgun import Mailgun
 from workers.webhooks import Webhooks
@@ -191,14 +192,19 @@ def create(settings: Settings | None = None) -> Starlette:
 @asynccontextmanager
 async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[None]:
     key = settings.mailgun_api_key
-    mailgun = Mailgun(
-        key=key.get_secret_value() if key else None,
-        domain=settings.mailgun_domain,
-        sender=settings.sender,
-        base_url=settings.mailgun_base_url,
-    )
-    async with mailgun, Webhooks(signing, inward=settings.webhooks_to_private_addresses) as webhooks:
-        channels: dict[str, Channel] = {AlertChannel.EMAIL.value: mailgun, AlertChannel.WEBHOOK.value: webhooks}
+    inward = settings.webhooks_to_private_addresses
+    async with mailgun.session() as mails, webhooks.session(inward=inward) as hooks:
+        letters = Mailgun(
+            mails,
+            key=key.get_secret_value() if key else None,
+            domain=settings.mailgun_domain,
+            sender=settings.sender,
+            base_url=settings.mailgun_base_url,
+        )
+        channels: dict[str, Channel] = {
+            AlertChannel.EMAIL.value: letters,
+            AlertChannel.WEBHOOK.value: Webhooks(hooks, signing),
+        }
         async with Delivery(channels):
             yield
 

@@ -21,6 +21,7 @@ from models.store.outbox import Message, OutboxItem
 from tests import factories
 from tests.client import Client
 from tests.factories import PASSWORD, Person
+from tests.listening import listening
 from tests.processes import Server
 from tests.test_agents import refusal
 from tests.test_alerts import rule
@@ -65,15 +66,8 @@ class Receiver:
 async def receiver() -> AsyncIterator[Receiver]:
     """Run a receiver on a real socket."""
     made = Receiver()
-    application = web.Application()
-    application.router.add_post("/{path:.*}", made.take)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with listening(made.take) as made.url:
+        yield made
 
 
 class Hub:

@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.client import Client
 from tests.factories import LOGIN, PASSWORD, Person
+from tests.listening import listening
 from tests.processes import Server
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -39,14 +40,8 @@ class Collector:
 async def collector() -> AsyncIterator[Collector]:
     """Run a collector on a real socket."""
     made = Collector()
-    application = web.Application()
-    application.router.add_post("/v1/traces", made.take)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with listening(made.take) as made.url:
+        yield made
 
 
 async def test_a_request_is_traced_without_what_it_carries(

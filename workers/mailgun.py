@@ -1,7 +1,6 @@
 """E-mail through Mailgun's HTTP API."""
 
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import aiohttp
 
@@ -14,30 +13,27 @@ _OK: Final = 200
 _BAD_REQUEST: Final = 400
 
 
+def session() -> aiohttp.ClientSession:
+    """Open what letters are sent over."""
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
+
+
 class Mailgun:
     """Sends letters about alerts; without a key and a domain it withdraws them."""
 
-    def __init__(self, *, key: str | None, domain: str | None, sender: str, base_url: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, *, key: str | None, domain: str | None, sender: str, base_url: str
+    ) -> None:
         """`sender`: as in `From`; `base_url`: without the version."""
+        self._session = session
         self._key = key
         self._domain = domain
         self._sender = sender
         self._url = f"{base_url.rstrip('/')}/v3/{domain}/messages"
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session:
-            await self._session.close()
 
     async def send(self, item: Row) -> None:
         """Send one letter to one person; its Message-Id stays the same for every try."""
-        if not self._key or not self._domain or self._session is None:
+        if not self._key or not self._domain:
             raise Withdrawn("E-mail is not set up here: see MAILGUN_API_KEY and MAILGUN_DOMAIN.")
         person = await delivery.recipient(item)
         letter = letters.letter(await delivery.notice(item))

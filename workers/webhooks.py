@@ -3,8 +3,7 @@
 import socket
 import time
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -23,38 +22,34 @@ class _Inward(OSError):
     """An address of a network that is not everybody's."""
 
 
+def session(*, inward: bool = False) -> aiohttp.ClientSession:
+    """Open what webhooks are posted over: where a name leads is looked at when the connection is made.
+
+    `inward`: whether loopback, private and link-local addresses are allowed.
+    """
+    factory = None if inward else _outward_socket
+    # Each try looks the name up anew, and no connection outlives it.
+    connector = aiohttp.TCPConnector(socket_factory=factory, force_close=True, use_dns_cache=False)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "AgentHub", "Content-Type": "application/json"},
+    )
+
+
 class Webhooks:
-    """Posts alerts. Redirects are not followed; where a name leads is looked at when the connection is made."""
+    """Posts alerts. Redirects are not followed."""
 
-    def __init__(self, signing: Signing, *, inward: bool = False) -> None:
-        """`inward`: whether loopback, private and link-local addresses are allowed."""
+    def __init__(self, session: aiohttp.ClientSession, signing: Signing) -> None:
+        self._session = session
         self._signing = signing
-        self._inward = inward
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        factory = None if self._inward else _outward_socket
-        # Each try looks the name up anew, and no connection outlives it.
-        connector = aiohttp.TCPConnector(socket_factory=factory, force_close=True, use_dns_cache=False)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "AgentHub", "Content-Type": "application/json"},
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session:
-            await self._session.close()
 
     async def send(self, item: Row) -> None:
         """Post one alert to its rule's URL as it is now."""
         found = await delivery.notice(item)
         url, rule = found.rule["webhook_url"], found.rule["_id"]
-        if url is None or self._session is None:
+        if url is None:
             raise Withdrawn("The rule has no webhookUrl any more.")
         body = orjson.dumps(letters.body(found))
         signed = self._signing.headers(rule, message=item["_id"], timestamp=int(time.time()), body=body)

@@ -2,22 +2,10 @@ import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache } from '@apollo/
 import { createPersistedQueryLink } from '@apollo/client/link/persisted-queries/index.js';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions/index.js';
 import { createHash } from 'node:crypto';
-import { createClient } from 'graphql-ws';
 import { OperationTypeNode } from 'graphql';
-import WebSocket from 'ws';
-import { check, CREATE, EMAIL, LOGIN, ME, PASSWORD, say, URL_HTTP, URL_WS, WATCH, watcher } from './common.mjs';
+import { check, CREATE, EMAIL, LOGIN, ME, PASSWORD, say, sockets, URL_HTTP, WATCH, watcher } from './common.mjs';
 
 let token;
-let connections = 0;
-const sockets = createClient({
-  url: URL_WS,
-  webSocketImpl: WebSocket,
-  connectionParams: () => ({ authorization: `Bearer ${token}` }),
-  retryAttempts: 100,
-  retryWait: () => new Promise((resolve) => setTimeout(resolve, 100)),
-  shouldRetry: () => true,
-  on: { connected: () => (++connections > 1 ? setTimeout(() => say('again'), 500) : undefined) },
-});
 // It sends a hash first, and the document once it has read that hashes are not known here.
 const hashes = createPersistedQueryLink({ sha256: (text) => createHash('sha256').update(text).digest('hex') });
 const http = new HttpLink({ uri: URL_HTTP, headers: {}, fetch: (url, options) => fetch(url, withToken(options)) });
@@ -29,7 +17,7 @@ const client = new ApolloClient({
   cache: new InMemoryCache(),
   link: ApolloLink.split(
     ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
-    new GraphQLWsLink(sockets),
+    new GraphQLWsLink(sockets(() => token)),
     ApolloLink.from([hashes, http]),
   ),
 });

@@ -1,5 +1,5 @@
 import { createClient } from 'graphql-sse';
-import { check, CREATE, EMAIL, LOGIN, ME, PASSWORD, say, URL_HTTP, WATCH, watcher } from './common.mjs';
+import { check, CREATE, EMAIL, follow, LOGIN, ME, once, PASSWORD, say, URL_HTTP } from './common.mjs';
 
 let token;
 const client = createClient({
@@ -7,34 +7,13 @@ const client = createClient({
   headers: () => (token ? { authorization: `Bearer ${token}` } : {}),
   retryAttempts: 100,
   retry: () => new Promise((resolve) => setTimeout(resolve, 100)),
-  onMessage: ({ data }) => data,
 });
 
-async function once(query, variables) {
-  for await (const answer of client.iterate({ query, variables })) {
-    check(!answer.errors, JSON.stringify(answer.errors));
-    return answer.data;
-  }
-}
-
-token = (await once(LOGIN, { email: EMAIL, password: PASSWORD })).login.session.accessToken;
-check((await once(ME)).me.email === EMAIL, 'me');
+token = (await once(client, LOGIN, { email: EMAIL, password: PASSWORD })).login.session.accessToken;
+check((await once(client, ME)).me.email === EMAIL, 'me');
 say('query');
-check((await once(CREATE, { name: 'Made by graphql-sse' })).createAgent.agent.id, 'create');
+check((await once(client, CREATE, { name: 'Made by graphql-sse' })).createAgent.agent.id, 'create');
 say('mutation');
 
-const variables = { after: null };
-const take = watcher();
-client.subscribe(
-  { query: WATCH, variables },
-  {
-    next: ({ data, errors }) => {
-      check(!errors, JSON.stringify(errors));
-      variables.after = data.thresholdAlerts.cursor;
-      take(data.thresholdAlerts);
-    },
-    error: (error) => check(false, `error ${error}`),
-    complete: () => check(false, 'complete'),
-  },
-);
+follow(client);
 setTimeout(() => say('subscribed'), 500);

@@ -1,19 +1,8 @@
 import { cacheExchange, Client, fetchExchange, subscriptionExchange } from '@urql/core';
-import { createClient } from 'graphql-ws';
-import WebSocket from 'ws';
-import { check, CREATE, EMAIL, LOGIN, ME, PASSWORD, say, URL_HTTP, URL_WS, WATCH, watcher } from './common.mjs';
+import { check, CREATE, EMAIL, LOGIN, ME, PASSWORD, say, sockets, URL_HTTP, WATCH, watcher } from './common.mjs';
 
 let token;
-let connections = 0;
-const sockets = createClient({
-  url: URL_WS,
-  webSocketImpl: WebSocket,
-  connectionParams: () => ({ authorization: `Bearer ${token}` }),
-  retryAttempts: 100,
-  retryWait: () => new Promise((resolve) => setTimeout(resolve, 100)),
-  shouldRetry: () => true,
-  on: { connected: () => (++connections > 1 ? setTimeout(() => say('again'), 500) : undefined) },
-});
+const sending = sockets(() => token);
 const client = new Client({
   url: URL_HTTP,
   preferGetMethod: false,
@@ -22,7 +11,7 @@ const client = new Client({
     cacheExchange,
     subscriptionExchange({
       forwardSubscription: ({ query, variables }) => ({
-        subscribe: (sink) => ({ unsubscribe: sockets.subscribe({ query, variables }, sink) }),
+        subscribe: (sink) => ({ unsubscribe: sending.subscribe({ query, variables }, sink) }),
       }),
     }),
     fetchExchange,
