@@ -19,9 +19,9 @@ from models.store.database import DatabaseError, Key
 # An account can be guessed at some 3,000 times a day, from however many addresses.
 PER_ACCOUNT: Final = Rate(burst=10, every=timedelta(seconds=30))
 PER_ADDRESS: Final = Rate(burst=30, every=timedelta(seconds=30))
+REGISTRATIONS: Final = Rate(burst=100, every=timedelta(seconds=20))
 _AT_ONCE: Final = 50
 _CALLERS: Final = 10_000
-REGISTRATIONS: Final = Rate(burst=100, every=timedelta(seconds=20))
 
 
 @asynccontextmanager
@@ -35,7 +35,8 @@ async def guess(*, email: str, user: Key | None, address: str) -> AsyncIterator[
     """
     near = network(address)
     account = hashlib.sha256(users.as_stored(email).encode("utf-8", "surrogatepass")).hexdigest()
-    places = [(f"login:{account}", PER_ACCOUNT), (f"login from:{near}", PER_ADDRESS)]
+    # The address first: one that has none left takes nothing from the account.
+    places = [(f"login from:{near}", PER_ADDRESS), (f"login:{account}", PER_ACCOUNT)]
     if await sessions.began_at(user or Key(), near):
         places = [(f"login:{account} from:{near}", PER_ACCOUNT)]
     for key, rate in places:
@@ -109,12 +110,3 @@ async def _take(key: str, rate: Rate, message: str) -> None:
     if wait is not None:
         seconds = math.ceil(wait.total_seconds())
         raise RateLimited(f"{message} Try again in {seconds} s.", retry_after_ms=seconds * 1000)
-
-
-def _network(address: str) -> str:
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    # Whoever has one IPv6 address has a whole /64.
-    return str(found) if found.version == 4 else str(ip_network(f"{found}/64", strict=False))  # noqa: PLR2004

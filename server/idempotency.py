@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 import orjson
-from graphql import DocumentNode, FieldNode
+from graphql import DocumentNode, FieldNode, FragmentDefinitionNode, OperationDefinitionNode
 
 from auth.viewer import Viewer
 from models.errors import AgentHubError, BadInput, RateLimited, ServiceUnavailable
@@ -18,10 +18,13 @@ from server.operations import Answer, Operation
 HEADER: Final = "idempotency-key"
 REPLAYED: Final = "Idempotent-Replayed"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
-# Their answers hold secrets, which are kept nowhere.
-_SECRET: Final = frozenset({"login", "register", "refreshSession", "createApiKey"})
+# Answers with secrets are kept nowhere, and those that set a cookie could not be given again.
+_SECRET: Final = frozenset({"login", "register", "refreshSession", "createApiKey", "webhookSecret"})
 # Nothing was done, or a retry would do something else: not to be kept.
 _PASSING: Final = frozenset({ServiceUnavailable.code, RateLimited.code, AgentHubError.code})
+
+
+_SELECTING: Final = (OperationDefinitionNode, FragmentDefinitionNode)
 
 
 async def once(
@@ -37,7 +40,7 @@ async def once(
         raise BadInput.at("idempotency_key", "An Idempotency-Key needs somebody who is signed in.")
     if _fields(operation.document) & _SECRET:
         raise BadInput.at(
-            "idempotency_key", f"Answers with secrets are not kept: send {', '.join(sorted(_SECRET))} without it."
+            "idempotency_key", f"Answers with secrets are not kept: ask for {', '.join(sorted(_SECRET))} without it."
         )
     place = await idempotency.begin(f"{viewer.scope} {key}", request=_digest(operation), now=now)
     if not isinstance(place, Place):
@@ -58,15 +61,14 @@ def _digest(operation: Operation) -> bytes:
 
 
 def _fields(tree: DocumentNode) -> set[str]:
-    """Name the fields that may stand at the root: those of each operation, and of each fragment."""
+    """Name all fields of a document, at whatever depth."""
     found: set[str] = set()
-    for definition in tree.definitions:
-        selections = getattr(definition, "selection_set", None)
-        waiting = list(selections.selections) if selections else []
-        while waiting:
-            node = waiting.pop()
+    waiting = [definition.selection_set for definition in tree.definitions if isinstance(definition, _SELECTING)]
+    while waiting:
+        for node in waiting.pop().selections:
             if isinstance(node, FieldNode):
                 found.add(node.name.value)
-            elif getattr(node, "selection_set", None):
-                waiting += node.selection_set.selections
+            inner = getattr(node, "selection_set", None)
+            if inner:
+                waiting.append(inner)
     return found

@@ -117,6 +117,8 @@ async def test_answers_with_secrets_are_not_kept(user: Person, store: Database) 
     for document in (CREATE_KEY, hidden):
         reply = await send(user.client, document, "k1", input=values)
         assert (reply.codes, reply.body["errors"][0]["extensions"]["field"]) == (["BAD_USER_INPUT"], "idempotencyKey")
+    rule = 'mutation { updateAlertRule(input: {id: "x"}) { alertRule { ... on AlertRule { webhookSecret } } } }'
+    assert (await send(user.client, rule, "k1")).codes == ["BAD_USER_INPUT"]
     assert await store.handle["api_keys"].count_documents({}) == 0
     assert await store.handle["kept_answers"].count_documents({}) == 0
 
