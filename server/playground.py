@@ -7,6 +7,7 @@ from typing import Final
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -32,9 +33,19 @@ The service itself is complete without it. A first query:</p>
 """
 
 
+class _Files(StaticFiles):
+    """The build's files, under the same rules as the page."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Add what a browser is to keep to."""
+        response = await super().get_response(path, scope)
+        response.headers.update(_HEADERS)
+        return response
+
+
 def routes(dist: Path) -> Sequence[BaseRoute]:
     """Serve what the build made, under /playground."""
-    return [Mount("/playground", StaticFiles(directory=dist, check_dir=False))]
+    return [Mount("/playground", _Files(directory=dist, check_dir=False))]
 
 
 def page(dist: Path) -> Response:

@@ -125,6 +125,9 @@ async def test_a_browser_opens_the_playground_and_signs_in(tmp_path: Path) -> No
         async with aiohttp.ClientSession() as session, session.get(server.graphql, headers=HTML) as answer:
             assert answer.status == 200
             assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+            async with session.get(f"{server.url}/playground/index.html") as file:
+                assert file.headers["content-security-policy"] == answer.headers["content-security-policy"]
+                assert file.headers["x-content-type-options"] == "nosniff"
         async with browse(server.graphql, tmp_path / "profile") as page:
             await page.run("SignIn", "Ada Admin")
 
