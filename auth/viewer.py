@@ -1,7 +1,8 @@
 """Viewer: the person, the key or the nobody that a request speaks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from models.errors import Forbidden
 from models.keys import ApiKeyScope
@@ -45,6 +46,20 @@ class Viewer:
     def scope(self) -> str:
         """Name the viewer for what is kept per caller."""
         return f"user:{self.user}" if self.user else f"key:{self.api_key}" if self.api_key else "nobody"
+
+
+class _Anybody:
+    """Stands where a person or key would: there is one, and nobody may ask who."""
+
+    __slots__ = ()
+
+
+def anybody_like(viewer: Viewer) -> Viewer:
+    """Give a viewer with the same rights and no identity: nothing can be read from the database by who it is."""
+    unknown: Any = _Anybody()
+    return replace(
+        viewer, user=unknown if viewer.user else None, api_key=unknown if viewer.api_key else None, session=None
+    )
 
 
 NOBODY = Viewer()

@@ -10,7 +10,7 @@ import graph.agents
 import graph.users
 from auth.permissions import Permission, readers
 from graph.context import Context, Info
-from graph.language.describe import field, input_type, object_type
+from graph.language.describe import field, input_type, object_type, personal
 from graph.language.nodes import Node, key_of
 from graph.language.rows import reader
 from models import agents, ratings, users
@@ -33,7 +33,7 @@ class RatingSummary:
     distribution: list[int]
     """Five counts: how many gave 1 star, 2 stars, ... 5 stars."""
 
-    @field
+    @personal
     async def mine(self, info: Info) -> int | None:
         """Give the stars that you gave yourself; null when you have not, or when an API key asks."""
         viewer = info.context.viewer

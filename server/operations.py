@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import structlog
@@ -25,13 +25,16 @@ from graphql.execution import Executor
 from prometheus_client import Counter, Histogram
 from strawberry.execution import optimized_is_awaitable
 
-from auth.viewer import Viewer
+from auth.viewer import Viewer, anybody_like
 from graph.context import Context, Services
 from graph.execution.cost import over
+from graph.execution.sharing import Sharing
 from graph.language.errors import BAD_INPUT, INTERNAL, mark, present
+from graph.language.nodes import Node as GraphQLNode
 from graph.loaders import Loaders
 from graph.schema import Schema
 from models.errors import BadInput, TooComplex
+from server.fanout import FanOut
 from server.tracing import Tracing
 from server.trusted import TrustedDocuments
 
@@ -77,6 +80,7 @@ class Operation:
     kind: OperationType
     request: Request
     cost: int
+    sharing: Sharing
     label: str
     """The root field, where there is one alone: a name out of a bounded set."""
 
@@ -89,6 +93,8 @@ class Answer:
     data: Mapping[str, Any] | None = None
     started: bool = False
     extensions: Mapping[str, Any] | None = None
+    wire: bytes | None = None
+    """The body as JSON, where it has been written for several already."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -156,6 +162,7 @@ class Operations:
         self._services = services
         self._trusted = trusted
         self.tracing = tracing
+        self._shared: FanOut[Answer] = FanOut()
 
     def read(self, body: object) -> Request:
         """Check the shape of a decoded request. Raises as the function `read`."""
@@ -183,7 +190,10 @@ class Operations:
             over("cost", cost, self._schema.limits.cost, "objects to fetch")
         except TooComplex as error:
             raise NotRunnable([GraphQLError(error.message, original_error=error)]) from None
-        return Operation(document.tree, operations[0].operation, request, cost, self._label(operations[0]))
+        sharing = document.sharing(self._core, operations[0])
+        return Operation(
+            document.tree, operations[0].operation, request, cost, sharing=sharing, label=self._label(operations[0])
+        )
 
     def _label(self, operation: OperationDefinitionNode) -> str:
         selections = operation.selection_set.selections
@@ -249,13 +259,37 @@ class Operations:
             yield _answer(source, started=False, request_id=context.request_id)
             return
 
-        def execute_event(event: Executor[Any]) -> Any:  # noqa: ANN401  # a result or its awaitable, as graphql-core has it
-            event.context_value = replace(context, now=datetime.now(UTC), loaders=Loaders())
-            return execute_subscription_event(event)
+        async def answer_of(event: Executor[Any]) -> Answer:
+            return await self._told(event, operation, context)
 
-        async with aclosing(map_source_to_response_event(executor, source, execute_event)) as results:
-            async for result in results:
-                yield _answer(result, started=True, request_id=context.request_id)
+        # graphql-core passes on what each event is turned into, and does not look at it.
+        answers = map_source_to_response_event(executor, source, answer_of)  # type: ignore[arg-type]
+        async with aclosing(cast("AsyncGenerator[Answer, None]", answers)) as told:
+            async for answer in told:
+                yield answer
+
+    async def _told(self, event: Executor[Any], operation: Operation, context: Context) -> Answer:
+        """Answer an event, once for all who would read the same."""
+        viewer, sharing = context.viewer, operation.sharing
+        if not sharing.is_personal:
+            viewer = anybody_like(viewer)
+
+        async def make() -> Answer:
+            event.context_value = replace(context, now=datetime.now(UTC), loaders=Loaders(), viewer=viewer)
+            result = execute_subscription_event(event)
+            if isawaitable(result):
+                result = await result
+            answer = _answer(result, started=True, request_id=context.request_id)
+            return replace(answer, wire=encode(answer.body))
+
+        node = event.root_value
+        if not isinstance(node, GraphQLNode):
+            return await make()
+        who = context.viewer.scope if sharing.is_personal else (viewer.role, viewer.scopes)
+        request = operation.request
+        given = {name: value for name, value in (request.variables or {}).items() if name in sharing.variables}
+        variables = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
+        return await self._shared.answer((node.id, who, variables, request.operation_name, request.query), make)
 
 
 def _answer(result: ExecutionResult, *, started: bool, request_id: str) -> Answer:

@@ -26,7 +26,7 @@ def whole(answer: Answer) -> Response:
 
 
 def _next(answer: Answer) -> bytes:
-    return b"event: next\ndata: " + encode(answer.body) + b"\n\n"
+    return b"event: next\ndata: " + (answer.wire or encode(answer.body)) + b"\n\n"
 
 
 class EventStreams:

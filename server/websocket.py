@@ -223,7 +223,9 @@ class _Socket:
 
     async def _next(self, key: str, answer: Answer) -> None:
         if self._is_current(key):
-            await self._send({"id": key, "type": "next", "payload": answer.body})
+            # Put together by hand: what follows `payload` may have been written for many sockets at once.
+            payload = answer.wire or encode(answer.body)
+            await self._write(b'{"id":%b,"type":"next","payload":%b}' % (encode(key), payload))
 
     async def _finish(self, key: str, message: Mapping[str, object]) -> None:
         # Forgotten first: whoever reads the end of an operation may use its id again at once.
@@ -235,9 +237,12 @@ class _Socket:
         await self._send({"id": key, "type": "error", "payload": errors})
 
     async def _send(self, message: Mapping[str, object]) -> None:
+        await self._write(encode(message))
+
+    async def _write(self, message: bytes) -> None:
         try:
             async with asyncio.timeout(self._endpoint.patience_s):
-                await self._websocket.send_text(encode(message).decode())
+                await self._websocket.send_text(message.decode())
         except TimeoutError:
             self._end(_Closing(_TRY_AGAIN_LATER, "Reading too slowly"))
         except (WebSocketDisconnect, RuntimeError):

@@ -19,6 +19,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.execution.cost import DEFAULT, Limits, Weight, check_shape, weigh
+from graph.execution.sharing import Sharing, sharing
 from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
 from models.errors import TooComplex
 
@@ -35,6 +36,7 @@ class Document:
     tree: DocumentNode | None
     errors: tuple[GraphQLError, ...] = ()
     weights: dict[str | None, Weight] = field(default_factory=dict)
+    sharings: dict[str | None, Sharing] = field(default_factory=dict)
 
     def weight(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Weight:
         """Weigh one of its operations, once."""
@@ -42,6 +44,13 @@ class Document:
         if name not in self.weights and self.tree:
             self.weights[name] = weigh(schema, self.tree, operation)
         return self.weights[name]
+
+    def sharing(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Sharing:
+        """Say, once for each of its operations, who may share an answer."""
+        name = operation.name.value if operation.name else None
+        if name not in self.sharings and self.tree:
+            self.sharings[name] = sharing(schema, self.tree, operation)
+        return self.sharings[name]
 
 
 def _refused(error: TooComplex) -> Document:

@@ -4,11 +4,14 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Final, TypeVar, dataclass_transform
 
 import strawberry
 
 T = TypeVar("T")
+
+PERSONAL: Final = "personal"
+"""The mark, in a field's metadata, of what depends on the very person who asks, and not only on their rights."""
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(strawberry.field,))
@@ -38,6 +41,11 @@ def one_of(cls: type[T]) -> type[T]:
 def field(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for whatever the resolver gives
     """Make a method a field, described by its docstring."""
     return strawberry.field(resolver, description=words(resolver))
+
+
+def personal(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for whatever the resolver gives
+    """Make a method a field whose value depends on the very person who asks: answers with it are shared with nobody."""
+    return strawberry.field(resolver, description=words(resolver), metadata={PERSONAL: True})
 
 
 def changes(values: object) -> dict[str, Any]:
