@@ -358,12 +358,12 @@ def derived(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"name_folded": text.fold(row["name"]), "words": words}
 
 
-def row(values: Mapping[str, Any], *, owner: Key | None, now: datetime) -> dict[str, Any]:
+def row(values: Mapping[str, Any], *, owner: Key | None, now: datetime, key: Key | None = None) -> dict[str, Any]:
     """Write a new agent as stored."""
     agent = Agent(**values, **derived(values), owner=owner, created_at=now, updated_at=now)
     # What an agent has not had yet is left out: `$min` takes a stored null for the smallest of times.
     used = agent.usage.model_dump(exclude_none=True)
-    return {"_id": Key(), **agent.model_dump(exclude={"id", "revision_id"}), "usage": used}
+    return {"_id": key or Key(), **agent.model_dump(exclude={"id", "revision_id"}), "usage": used}
 
 
 def _which(ref: Ref) -> dict[str, Any]:

@@ -127,10 +127,10 @@ async def count(chosen: Filter) -> int:
 # ---------------------------------------------------------------- writes
 
 
-async def create(values: Mapping[str, Any], *, password_hash: str, now: datetime) -> Row:
-    """Add an account. Raises `BadInput` with every fault, `Conflict` for an e-mail that is taken."""
+async def create(values: Mapping[str, Any], *, password_hash: str, now: datetime, key: Key | None = None) -> Row:
+    """Add an account. Raises `BadInput` with every fault, `Conflict` for an e-mail (or a key) that is taken."""
     row = {
-        "_id": Key(),
+        "_id": key or Key(),
         **text.validate(UserFields, values, partial=False),
         "password_hash": password_hash,
         "created_at": now,

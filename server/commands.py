@@ -190,7 +190,10 @@ def rebuild_usage(
 def import_agenthub(
     *,
     source: Annotated[
-        str, typer.Option("--from", help="The old registry's database, like mongodb://host/agenthub_db.")
+        str,
+        typer.Option(
+            "--from", envvar="IMPORT_FROM", help="The old registry's database, like mongodb://host/agenthub_db."
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
     mongodb_uri: Uri = None,

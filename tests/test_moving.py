@@ -380,3 +380,76 @@ async def test_a_source_that_is_not_there_is_said_in_one_line(server: Server) ->
 
     assert "127.0.0.1:9 cannot be read" in said
     assert "secret" not in said
+
+
+async def test_what_was_moved_is_known_again_whatever_it_is_called_by_now(
+    *, old: Store, server: Server, mongodb_uri: str, admin: Person, client: Client, store: Database
+) -> None:
+    await fill(old, people=2, agents=3, days=6, ratings=4)
+    await move(server, mongodb_uri)
+    rename = 'mutation ($to: String) { updateAgent(input: {agent: {name: "Agent 0"}, name: $to}) { agent { id } } }'
+    await admin.client.query(rename, to="Renamed")
+    await admin.client.query('mutation { deleteAgent(input: {agent: {name: "Agent 1"}}) { deletedId } }')
+    await store.handle["users"].update_one({"email": "person1@example.com"}, {"$set": {"email": "new@example.com"}})
+    total = (await old["agents"].find_one({"name": "Agent 0"}))["total_tokens"]
+    await old["agents"].update_one({"name": "Agent 0"}, {"$inc": {"total_tokens": 100}})
+
+    said = await move(server, mongodb_uri)
+
+    here = {each["name"]: each for each in await every_agent(admin.client)}
+    assert sorted(here) == ["Agent 2", "Renamed"]
+    assert here["Renamed"]["usage"]["totalTokens"] == total + 100
+    assert "deleted here since" in said
+    assert await store.handle["users"].count_documents({}) == 3
+
+
+async def test_who_could_not_be_moved_and_registers_finds_what_they_rated(
+    *, old: Store, server: Server, mongodb_uri: str, admin: Person, client: Client
+) -> None:
+    await fill(old, people=1, agents=1, days=1, ratings=1)
+    await old["users"].update_many({}, {"$unset": {"hashed_password": ""}})
+    assert "its rater" in await move(server, mongodb_uri)
+    await factories.sign_up(client, email="person0@example.com")
+
+    await move(server, mongodb_uri)
+
+    (agent,) = await every_agent(admin.client)
+    assert agent["rating"]["count"] == 1
+
+
+async def test_two_moves_at_once_take_everything_once(
+    *, old: Store, server: Server, mongodb_uri: str, admin: Person
+) -> None:
+    await fill(old, people=10, agents=60, days=1200, ratings=300)
+    source = await everything(old)
+
+    await asyncio.gather(move(server, mongodb_uri), move(server, mongodb_uri))
+
+    here = {each["name"]: each for each in await every_agent(admin.client)}
+    assert {name: each["usage"]["totalTokens"] for name, each in here.items()} == {
+        each["name"]: each["total_tokens"] for each in source["agents"]
+    }
+    assert sum(each["rating"]["count"] for each in here.values()) == 300
+    assert "0 figures differed" in await said_by("rebuild", "usage", "--check", **server.settings)
+
+
+async def test_neither_an_empty_database_nor_our_own_is_moved_from(
+    old: Store, server: Server, mongodb_uri: str
+) -> None:
+    empty = await refusal("import-agenthub", "--from", _within(mongodb_uri), **server.settings)
+    ours = await refusal(
+        "import-agenthub", **server.settings, IMPORT_FROM=_within(mongodb_uri).replace(OLD, "agenthub_test")
+    )
+
+    assert f"There is nothing to move in the database {OLD}." in empty
+    assert "a database of AgentHub itself" in ours
+
+
+@pytest.mark.parametrize(
+    "address", ["mongodb://u:hidden@127.0.0.1:port/old", "postgres://u:hidden@127.0.0.1/old", "mongodb://u:hid den@/@x"]
+)
+async def test_an_address_that_cannot_be_read_is_refused_without_its_password(server: Server, address: str) -> None:
+    said = await refusal("import-agenthub", "--from", address, **server.settings)
+
+    assert "cannot be read" in said
+    assert "hid" not in said

@@ -3,17 +3,18 @@
 Its fields are in snake_case. Older versions of it wrote some things differently; what says the same is read alike.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from models import text
+from models import text, users
 from models.agents import AgentFields, AgentStatus, AuditStatus, Discipline
 from models.enums import DescribedEnum
 from models.errors import BadInput
 from models.ratings import RatingFields
-from models.store.database import Row
+from models.store.database import Key, Row
 from models.usage.snapshots import Day
 from models.users import Role, UserFields
 
@@ -61,6 +62,22 @@ class Rated:
 
 
 # ---------------------------------------------------------------- each collection
+
+
+def key(row: Document) -> Key:
+    """Give the key under which a document is stored here: its own, or one that follows from it.
+
+    By it a later run knows an account or an agent again, whatever it is called by then.
+    """
+    identifier = row["_id"]
+    if isinstance(identifier, Key):
+        return identifier
+    return Key(hashlib.blake2b(f"moved from {identifier}".encode(), digest_size=12).digest())
+
+
+def email(row: Document) -> str:
+    """Read an account's address, as accounts have it."""
+    return users.as_stored(str(_first(row, "email") or ""))
 
 
 def person(row: Document) -> Person:

@@ -6,7 +6,7 @@ a rating that is here stays as it is, and usage counts by its difference from wh
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from models import agents, ratings, users
 from models.agents import Agent
 from models.alerts import raised, rules
-from models.errors import AgentHubError
+from models.errors import AgentHubError, Conflict, Refused
 from models.moving import documents
 from models.moving.documents import Document, Registered, Unfit
 from models.ratings import Rating
@@ -60,7 +60,12 @@ class Move:
     _days: dict[Key, list[Day]] = field(default_factory=dict)
 
     async def run(self) -> Mapping[str, Moved]:
-        """Move everything, and say what became of it."""
+        """Move everything, and say what became of it. Raises `Refused` for a database that is not the old one."""
+        names = await self.source.list_collection_names()
+        if "migrations" in names:
+            raise Refused("--from names a database of AgentHub itself, not the old registry's.")
+        if not set(COLLECTIONS) & set(names):
+            raise Refused(f"There is nothing to move in the database {self.source.name}. Is its name right?")
         await self._each("users", self._user)
         await self._move_agents()
         await self._each("agent_usage", self._day)
@@ -89,32 +94,41 @@ class Move:
     # ---------------------------------------------------------------- people
 
     async def _user(self, row: Document, into: Moved) -> None:
-        read = documents.person(row)
-        email = read.values["email"]
+        email, key = documents.email(row), documents.key(row)
         if email in self._people:
             self._people[str(row["_id"])] = self._people[email]
             raise Unfit(f"there is another account of {email}")
-        key = (await users.by_emails([email])).get(email)
-        if key is not None:
-            into.here += 1
-        else:
-            key = Key() if self.dry else await self._create(read)
+        here = await self._known(key, email)
+        if here is None:
+            read = documents.person(row)
+            here = key if self.dry or await self._create(read, key) else await self._known(key, email)
             into.taken += 1
-        self._people[str(row["_id"])] = self._people[email] = key
+        else:
+            into.here += 1
+        if here is not None:
+            self._people[str(row["_id"])] = self._people[email] = here
 
     @staticmethod
-    async def _create(read: documents.Person) -> Key:
-        now = datetime.now(UTC)
-        made = await users.create(read.values, password_hash=read.password_hash, now=read.created_at or now)
-        key: Key = made["_id"]
+    async def _known(key: Key, email: str) -> Key | None:
+        """Find an account that is here: moved before, under whatever address by now, or registered with this one."""
+        return key if await users.find(key) else (await users.by_emails([email])).get(email)
+
+    @staticmethod
+    async def _create(read: documents.Person, key: Key) -> bool:
+        now = read.created_at or datetime.now(UTC)
+        try:
+            await users.create(read.values, password_hash=read.password_hash, now=now, key=key)
+        except Conflict:
+            # Another move, or they themselves, have just made it.
+            return False
         if read.last_seen_at:
             await users.seen(key, now=read.last_seen_at)
-        return key
+        return True
 
     # ---------------------------------------------------------------- agents
 
     async def _move_agents(self) -> None:
-        found: dict[str, tuple[str, Registered]] = {}
+        found: dict[str, tuple[Document, Registered]] = {}
 
         async def take(row: Document, _: Moved) -> None:
             read = documents.agent(row)
@@ -124,36 +138,54 @@ class Move:
                 self.moved["agents"].refused.append(
                     f"{row['_id']}: taken without its owner {read.owner!r}, who was not moved"
                 )
-            found[read.values["name"]] = (str(row["_id"]), read)
+            found[read.values["name"]] = row, read
 
         await self._each("agents", take)
         rest = iter(found.items())
         while part := dict(islice(rest, _AGENTS_AT_ONCE)):
-            keys, made = await self._register({name: read for name, (_, read) in part.items()})
-            self.moved["agents"].taken += made
-            self.moved["agents"].here += len(part) - made
-            for name, (identifier, read) in part.items():
-                self._agents[identifier] = self._agents[name] = keys[name]
-                self._registered[keys[name]] = read
+            keys, made = await self._register(part)
+            into = self.moved["agents"]
+            into.taken += made
+            into.here += len(keys) - made
+            into.refused += [f"{row['_id']}: deleted here since" for name, (row, _) in part.items() if name not in keys]
+            for name, (key, name_here) in keys.items():
+                row, read = part[name]
+                self._agents[str(row["_id"])] = self._agents[name] = key
+                self._registered[key] = replace(read, values={**read.values, "name": name_here})
 
-    async def _register(self, part: Mapping[str, Registered]) -> tuple[dict[str, Key], int]:
-        now = datetime.now(UTC)
+    async def _register(
+        self, part: Mapping[str, tuple[Document, Registered]]
+    ) -> tuple[dict[str, tuple[Key, str]], int]:
+        """Give key and name here by the old name, without those deleted here since; and how many are new."""
+        keys = {name: documents.key(row) for name, (row, _) in part.items()}
 
-        async def body(session: Session) -> tuple[dict[str, Key], int]:
-            here = {name: row["_id"] for name, row in (await agents.by_names(list(part), session=session)).items()}
-            rows = [self._row(read, now=now) for name, read in part.items() if name not in here]
+        async def body(session: Session) -> tuple[dict[str, tuple[Key, str]], int]:
+            # One that was moved before is known by its key, whatever it is called by now.
+            source = database.collection(Agent)
+            known = source.find({"_id": {"$in": list(keys.values())}}, {"name": 1, "deleted_at": 1}, session=session)
+            moved = {row["_id"]: row async for row in known}
+            named = await agents.by_names(list(part), session=session)
+            here: dict[str, tuple[Key, str]] = {}
+            rows = []
+            for name, (_, read) in part.items():
+                row = moved.get(keys[name]) or named.get(name)
+                if row is None:
+                    rows.append(self._row(read, key=keys[name]))
+                    here[name] = keys[name], name
+                elif row["deleted_at"] is None:
+                    here[name] = row["_id"], row["name"]
             if rows and not self.dry:
-                await database.collection(Agent).insert_many(rows, ordered=False, session=session)
-            return here | {row["name"]: row["_id"] for row in rows}, len(rows)
+                await source.insert_many(rows, ordered=False, session=session)
+            return here, len(rows)
 
         return await database.transaction(Agent, body, retry_duplicates=True)
 
-    def _row(self, read: Registered, *, now: datetime) -> dict[str, Any]:
+    def _row(self, read: Registered, *, key: Key) -> dict[str, Any]:
         values = dict(read.values)
         values["discipline"] = values["discipline"] or agents.by_name(values["name"])
-        created = read.created_at or read.updated_at or now
+        created = read.created_at or read.updated_at or datetime.now(UTC)
         owner = self._person(read.owner) if read.owner else None
-        return agents.row(values, owner=owner, now=created) | {"updated_at": read.updated_at or created}
+        return agents.row(values, owner=owner, now=created, key=key) | {"updated_at": read.updated_at or created}
 
     # ---------------------------------------------------------------- usage
 
@@ -190,6 +222,8 @@ class Move:
                 for (key, each), outcome in zip(part, outcomes, strict=True):
                     if outcome.outcome is ItemOutcome.ACCEPTED:
                         into.taken += len(self._days.get(key, ()))
+                    elif outcome.outcome is ItemOutcome.DUPLICATE:
+                        into.here += len(self._days.get(key, ()))
                     else:
                         into.refused.append(f"usage of {each.name!r}: {outcome.message}")
                 self.progress("usage", (start + len(part)) / len(new))
