@@ -9,6 +9,7 @@ from strawberry.types import ExecutionContext
 
 from graph.execution.cost import DEFAULT, Limits
 from graph.execution.documents import Documents
+from graph.execution.executor import PlannedExecutor
 from graph.language.scalars import SCALARS
 
 Roots = tuple[type, type, type]
@@ -37,6 +38,7 @@ def build(roots: Roots, *, introspection: bool = True, limits: Limits = DEFAULT)
         mutation=mutation,
         subscription=subscription,
         extensions=extensions,
+        execution_context_class=PlannedExecutor,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
     )
     schema.documents, schema.limits = documents, limits

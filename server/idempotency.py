@@ -38,7 +38,7 @@ async def once(
         raise BadInput.at("idempotency_key", "An Idempotency-Key has 1 to 255 visible ASCII characters.")
     if viewer.is_nobody:
         raise BadInput.at("idempotency_key", "An Idempotency-Key needs somebody who is signed in.")
-    if _fields(operation.document) & _SECRET:
+    if _fields(operation.tree) & _SECRET:
         raise BadInput.at(
             "idempotency_key", f"Answers with secrets are not kept: ask for {', '.join(sorted(_SECRET))} without it."
         )

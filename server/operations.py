@@ -17,7 +17,6 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     create_source_event_stream,
-    execute,
     execute_subscription_event,
     map_source_to_response_event,
 )
@@ -28,6 +27,8 @@ from strawberry.execution import optimized_is_awaitable
 from auth.viewer import Viewer, anybody_like
 from graph.context import Context, Services
 from graph.execution.cost import over
+from graph.execution.documents import Document
+from graph.execution.executor import PlannedExecutor
 from graph.execution.sharing import Sharing
 from graph.language.errors import BAD_INPUT, INTERNAL, mark, present
 from graph.language.nodes import Node as GraphQLNode
@@ -76,7 +77,8 @@ class Request:
 class Operation:
     """A sound document with the operation of it that is to run."""
 
-    document: DocumentNode
+    document: Document
+    tree: DocumentNode
     kind: OperationType
     request: Request
     cost: int
@@ -192,7 +194,13 @@ class Operations:
             raise NotRunnable([GraphQLError(error.message, original_error=error)]) from None
         sharing = document.sharing(self._core, operations[0])
         return Operation(
-            document.tree, operations[0].operation, request, cost, sharing=sharing, label=self._label(operations[0])
+            document,
+            document.tree,
+            operations[0].operation,
+            request,
+            cost,
+            sharing=sharing,
+            label=self._label(operations[0]),
         )
 
     def _label(self, operation: OperationDefinitionNode) -> str:
@@ -216,18 +224,26 @@ class Operations:
             _ERRORS.labels(operation.label, code).inc()
         return answer
 
-    async def _run(self, operation: Operation, context: Context) -> Answer:
-        result = execute(
+    def _executor(self, operation: Operation, context: Context) -> Executor[Any] | list[GraphQLError]:
+        document = operation.document
+        return PlannedExecutor.build(
             self._core,
-            operation.document,
+            operation.tree,
             context_value=context,
-            variable_values=operation.request.variables,
+            raw_variable_values=operation.request.variables,
             operation_name=operation.request.operation_name,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard that says bool
-            executor_class=self._schema.execution_context_class,
+            plans=document.plans,
+            conditions=document.conditions,
         )
-        if isawaitable(result):
-            result = await result
+
+    async def _run(self, operation: Operation, context: Context) -> Answer:
+        executor = self._executor(operation, context)
+        if not isinstance(executor, Executor):
+            return _answer(ExecutionResult(None, executor), started=False, request_id=context.request_id)
+        outcome = executor.execute_operation()
+        # The operation is never run incrementally: the answer is one.
+        result = cast("ExecutionResult", await outcome if isawaitable(outcome) else outcome)
         # Nothing was run when a variable cannot be read: such an error stands nowhere in the answer.
         started = result.data is not None or any(error.path for error in result.errors or ())
         return _answer(result, started=started, request_id=context.request_id)
@@ -241,14 +257,7 @@ class Operations:
         if operation.kind is not OperationType.SUBSCRIPTION:
             yield await self.run(operation, context)
             return
-        executor = self._schema.execution_context_class.build(
-            self._core,
-            operation.document,
-            context_value=context,
-            raw_variable_values=operation.request.variables,
-            operation_name=operation.request.operation_name,
-            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard that says bool
-        )
+        executor = self._executor(operation, context)
         if not isinstance(executor, Executor):
             yield _answer(ExecutionResult(None, executor), started=False, request_id=context.request_id)
             return

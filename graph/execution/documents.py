@@ -1,17 +1,21 @@
 """Parse and validate once per document, not once per request."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphql import (
+    DirectiveNode,
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
+    VariableNode,
+    Visitor,
     parse,
     validate,
+    visit,
 )
 from graphql.validation import ASTValidationRule, specified_rules
 from strawberry.extensions import SchemaExtension
@@ -19,6 +23,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.execution.cost import DEFAULT, Limits, Weight, check_shape, weigh
+from graph.execution.executor import Plans
 from graph.execution.sharing import Sharing, sharing
 from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
 from models.errors import TooComplex
@@ -35,6 +40,9 @@ class Document:
 
     tree: DocumentNode | None
     errors: tuple[GraphQLError, ...] = ()
+    plans: Plans = field(default_factory=dict)
+    conditions: Sequence[str] = ()
+    """The variables on which `@skip` and `@include` depend."""
     weights: dict[str | None, Weight] = field(default_factory=dict)
     sharings: dict[str | None, Sharing] = field(default_factory=dict)
 
@@ -107,11 +115,29 @@ class Documents:
         except TooComplex as error:
             return _refused(error)
         errors = validate(schema, tree, self._rules, max_errors=_MAX_ERRORS)
-        return Document(tree, tuple(mark(error, VALIDATION_FAILED) for error in errors))
+        conditions = _Conditions()
+        visit(tree, conditions)
+        return Document(
+            tree,
+            tuple(mark(error, VALIDATION_FAILED) for error in errors),
+            conditions=sorted(conditions.found),
+        )
 
     def extension(self) -> Callable[[], SchemaExtension]:
         """Give the factory of the extension by which Strawberry uses these documents."""
         return lambda: _FromDocuments(self)
+
+
+class _Conditions(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def enter_directive(self, node: DirectiveNode, *_: object) -> None:
+        """Note the variables that decide."""
+        if node.name.value in {"skip", "include"}:
+            values = [each.value for each in node.arguments or ()]
+            self.found |= {value.name.value for value in values if isinstance(value, VariableNode)}
 
 
 class _FromDocuments(SchemaExtension):

@@ -1,0 +1,225 @@
+"""Runs operations: root fields as graphql-core does, what lies below them by generated code, a level at a time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
+from types import coroutine
+from typing import Any, Final, TypeAlias
+
+from graphql import GraphQLObjectType, GraphQLOutputType
+from graphql.execution.collect_fields import FieldDetails
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from graph.execution.batches import Batch
+from graph.execution.plan import Holders, Later, Read, Unplanned, plan
+
+Plans: TypeAlias = dict[object, Read | None]
+"""The functions of one document; None for a selection that graphql-core is left with."""
+
+# As many as the values of `@skip` and `@include` make of it.
+_MOST_PLANS: Final = 200
+
+
+class PlannedExecutor(StrawberryGraphQLCoreExecutionContext):
+    """graphql-core's executor, which hands objects and lists of objects to generated functions.
+
+    Whatever these cannot vouch for, a null where none may be, a value of another type, an error of a resolver, is
+    completed once more by graphql-core itself: errors and nulls are the specification's. Resolvers below the root
+    only read, so asking twice changes nothing, and what was loaded is not loaded again.
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401  # graphql-core's own
+        plans: Plans | None = None,
+        conditions: Sequence[str] = (),
+        **kwargs: Any,  # noqa: ANN401  # graphql-core's own
+    ) -> None:
+        """`plans` are the document's, which keeps them; `conditions` are the variables that decide about selections."""
+        super().__init__(*args, **kwargs)
+        self._plans = {} if plans is None else plans
+        values = self.variable_values.coerced
+        self._case = tuple(values.get(name) for name in conditions)
+        self.surprised = False
+
+    def complete_object_value(
+        self,
+        return_type: GraphQLObjectType,
+        field_details_list: list[FieldDetails],
+        *rest: Any,  # noqa: ANN401  # passed through
+    ) -> Any:  # noqa: ANN401  # as graphql-core has it
+        """Complete an object."""
+        read = self._read(return_type, field_details_list)
+        if read is None:
+            return super().complete_object_value(return_type, field_details_list, *rest)
+        _info, _path, result, _context = rest
+
+        def otherwise() -> Any:  # noqa: ANN401  # as graphql-core has it
+            return super(PlannedExecutor, self).complete_object_value(return_type, field_details_list, *rest)
+
+        return self._complete(read, [result], lambda values: values[0], otherwise)
+
+    def complete_list_value(
+        self,
+        return_type: Any,  # noqa: ANN401  # a list of a wrapped type
+        field_details_list: list[FieldDetails],
+        *rest: Any,  # noqa: ANN401  # passed through
+    ) -> Any:  # noqa: ANN401  # as graphql-core has it
+        """Complete a list."""
+        _info, _path, result, _context = rest
+        read = self._read(return_type.of_type, field_details_list) if isinstance(result, list) else None
+        if read is None:
+            return super().complete_list_value(return_type, field_details_list, *rest)
+
+        def otherwise() -> Any:  # noqa: ANN401  # as graphql-core has it
+            return super(PlannedExecutor, self).complete_list_value(return_type, field_details_list, *rest)
+
+        return self._complete(read, result, lambda values: values, otherwise)
+
+    def _read(self, kind: GraphQLOutputType, details: list[FieldDetails]) -> Read | None:
+        if self.surprised:
+            return None
+        # The document keeps its nodes, and the schema its types: neither gives its id away.
+        key = (id(kind), *(id(each.node) for each in details), *self._case)
+        try:
+            return self._plans[key]
+        except KeyError:
+            pass
+        try:
+            read = plan(self, kind, details)
+        except Unplanned:
+            read = None
+        if len(self._plans) < _MOST_PLANS:
+            self._plans[key] = read
+        return read
+
+    def _complete(
+        self,
+        read: Read,
+        values: Sequence[Any],
+        shape: Callable[[list[Any]], Any],
+        otherwise: Callable[[], Any],
+    ) -> Any:  # noqa: ANN401  # as graphql-core has it
+        levels = _Levels(self)
+        try:
+            answers = read(values, levels.note)
+        except Exception:  # noqa: BLE001  # graphql-core finds out what it was, and says so where it belongs
+            self.surprised = True
+            return otherwise()
+        if not levels.open:
+            return shape(answers)
+        return self._settled(levels, lambda: shape(answers), otherwise)
+
+    async def _settled(self, levels: "_Levels", done: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:  # noqa: ANN401
+        try:
+            await levels.settle()
+        except Exception:  # noqa: BLE001  # graphql-core finds out what it was, and says so where it belongs
+            self.surprised = True
+            result = otherwise()
+            return await result if self.is_awaitable(result) else result
+        return done()
+
+
+class _Levels:
+    """The fields of one level that are to be resolved, then those of the next."""
+
+    def __init__(self, executor: PlannedExecutor) -> None:
+        self._executor = executor
+        self.open: dict[Later, Holders] = {}
+
+    def note(self, later: Later) -> Holders:
+        """Give the lists in which a field's objects are noted."""
+        holders = self.open.get(later)
+        if holders is None:
+            holders = self.open[later] = ([], [])
+        return holders
+
+    async def settle(self) -> None:
+        """Resolve level after level."""
+        while self.open:
+            level, self.open = self.open, {}
+            answers = await self._ask(level)
+            for (later, (_, holders)), values in zip(level.items(), answers, strict=True):
+                for holder, value in zip(holders, later.read(values, self.note), strict=True):
+                    holder[later.name] = value
+
+    async def _ask(self, level: dict[Later, Holders]) -> list[list[Any]]:
+        answers: list[list[Any]] = []
+        asked: list[_Asked] = []
+        for later, (parents, _) in level.items():
+            if not parents:
+                answers.append([])
+                continue
+            ask = later.bind(self._executor)
+            values = [ask(parent) for parent in parents]
+            answers.append(values)
+            if later.is_async:
+                asked += [(values, place, coroutine) for place, coroutine in enumerate(values)]
+        if asked:
+            await _drive(asked)
+        return answers
+
+
+_Asked: TypeAlias = tuple[list[Any], int, Coroutine[Any, Any, Any]]
+"""A resolver's coroutine, and where its answer goes."""
+
+
+async def _drive(asked: list[_Asked]) -> None:
+    """Run the coroutines of a level side by side, without a task for each.
+
+    Nearly all of them ask a loader first and wait for a `Batch`, the same one for all; the few that wait for anything
+    else go on in tasks of their own.
+    """
+    tasks: list[tuple[list[Any], int, asyncio.Task[Any], Coroutine[Any, Any, Any]]] = []
+    try:
+        while asked:
+            batches: set[Batch] = set()
+            waiting: list[_Asked] = []
+            for each in asked:
+                values, place, started = each
+                try:
+                    awaited = started.send(None)
+                except StopIteration as stop:
+                    values[place] = stop.value
+                    continue
+                if isinstance(awaited, Batch):
+                    # What an event loop does when it takes a future from a coroutine; it may then be awaited again.
+                    awaited._asyncio_future_blocking = False  # noqa: SLF001  # asyncio's own protocol
+                    batches.add(awaited)
+                    waiting.append(each)
+                else:
+                    task = asyncio.create_task(_finish(started, awaited))
+                    tasks.append((values, place, task, started))
+            asked = waiting
+            for batch in batches:
+                await batch
+        for values, place, task, _ in tasks:
+            values[place] = await task
+    finally:
+        # Nothing is left here unless something failed.
+        handed = {id(started) for *_, started in tasks}
+        for _, _, started in asked:
+            if id(started) not in handed:
+                started.close()
+        for _, _, task, _ in tasks:
+            task.cancel()
+
+
+async def _finish(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Any:  # noqa: ANN401  # whatever it returns
+    return await _rest_of(coroutine, awaited)
+
+
+@coroutine
+def _rest_of(started: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that was started by hand and waits for something."""
+    while True:
+        try:
+            told = yield awaited
+        except BaseException as error:  # noqa: BLE001  # a cancellation too is the coroutine's to hear
+            step = partial(started.throw, error)
+        else:
+            step = partial(started.send, told)
+        try:
+            awaited = step()
+        except StopIteration as stop:
+            return stop.value
