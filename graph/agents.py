@@ -43,11 +43,7 @@ class Agent(Node):
     readable_by: ClassVar[Permission] = readers
 
     key: Private[Key]
-    owner_key: Private[Key | None]
-    usage: UsageTotals
-    """Everything since the agent is known."""
-    rating: RatingSummary
-    """What people think of it."""
+    row: Private[Row]
     name: str
     """What it is called; unique among agents."""
     description: str
@@ -74,9 +70,19 @@ class Agent(Node):
     """When what is written about it last changed; use and ratings do not count."""
 
     @field
+    def usage(self) -> UsageTotals:
+        """Give everything since the agent is known."""
+        return UsageTotals.of_lifetime(self.row["usage"])
+
+    @field
+    def rating(self) -> RatingSummary:
+        """Give what people think of it."""
+        return RatingSummary.of(self.row)
+
+    @field
     async def owner(self, info: Info) -> Annotated["User", strawberry.lazy("graph.users")] | None:
         """Who may change it, beside admins; null while nobody has claimed it."""
-        row = await info.context.find(users.by_keys, self.owner_key)
+        row = await info.context.find(users.by_keys, self.row["owner"])
         return graph.users.User.of(row) if row else None
 
     @field
@@ -84,22 +90,20 @@ class Agent(Node):
         """Its use day by day, ascending, days without use as zeros; at most 366 days."""
         today = kept.today(info.context.now, info.context.services.zone)
         first, last = kept.window(days, from_, to, today=today)
-        lines = await info.context.load(kept.timelines, self.key, first=first, last=last)
-        return [UsageDay.of(day, sums) for day, sums in lines.items()]
+        return UsageDay.of(await info.context.load(kept.timelines, self.key, first=first, last=last))
 
     @field
     async def usage_by_hour(self, info: Info, hours: Hours = 24) -> list[UsageHour]:
         """Its use hour by hour up to now, ascending, hours without use as zeros; at most 744 hours."""
         since, count = kept.hours_back(hours, now=info.context.now)
-        lines = await info.context.load(kept.hourly, self.key, since=since, hours=count)
-        return [UsageHour.of(hour, sums) for hour, sums in lines.items()]
+        return UsageHour.of(await info.context.load(kept.hourly, self.key, since=since, hours=count))
 
     @field
     async def ratings(self, info: Info, first: First = None, after: After = None) -> Connection[Rating]:
         """Its ratings, newest first."""
         wanted = pages.asked("ratings", ratings.NEWEST, first=first, after=after)
         page = await info.context.load(ratings.newest, self.key, window=wanted.window)
-        return wanted.connection(page, Rating.of, self.rating.total)
+        return wanted.connection(page, Rating.of, RatingSummary.of(self.row).total)
 
     @field
     async def alerts(self, info: Info, first: First = None, after: After = None) -> Connection[Alert]:
@@ -120,12 +124,7 @@ class Agent(Node):
         return cls.of(row) if row else None
 
 
-_agent = reader(
-    Agent,
-    owner_key=lambda row: row["owner"],
-    usage=lambda row: UsageTotals.of_lifetime(row["usage"]),
-    rating=RatingSummary.of,
-)
+_agent = reader(Agent)
 
 
 # ---------------------------------------------------------------- what selects

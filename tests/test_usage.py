@@ -394,7 +394,7 @@ async def test_days_are_days_of_the_companys_time_zone(store: Database) -> None:
 
     lines = await days.timelines([key], first=at.date() - timedelta(days=1), last=at.date())
 
-    assert [sums["prompt_tokens"] for sums in lines[key].values()] == [3, 0]
+    assert lines[key].columns["prompt_tokens"] == [3, 0]
     assert (await rebuild(zone, repair=False)).differences == []
     assert len((await rebuild(ZoneInfo("UTC"), repair=True)).differences) > 0
     assert (await rebuild(ZoneInfo("UTC"), repair=False)).differences == []

@@ -49,23 +49,47 @@ class PageInfo:
 class Edge(Generic[T]):
     """One item of a list, with its place in it."""
 
-    cursor: str
-    """Its place in this list; opaque."""
+    scope: strawberry.Private[str]
+    position: strawberry.Private[Position]
     node: T
     """The item."""
+
+    @field
+    def cursor(self) -> str:
+        """Give its place in this list; opaque."""
+        return encode(self.scope, self.position)
 
 
 @object_type
 class Connection(Generic[T]):
     """One page of a list. Cursors stay valid while items come and go."""
 
-    edges: list[Edge[T]]
-    """The items of this page with their cursors."""
+    scope: strawberry.Private[str]
+    page: strawberry.Private[Page]
     nodes: list[T]
     """The items of this page."""
-    page_info: PageInfo
-    """Where this page lies in the whole list."""
     count: strawberry.Private[Callable[[], Awaitable[int]]]
+
+    @field
+    def edges(self) -> list[Edge[T]]:
+        """Give the items of this page with their cursors."""
+        position = self.page.order.position
+        return [
+            Edge(scope=self.scope, position=position(row), node=node)
+            for row, node in zip(self.page.rows, self.nodes, strict=True)
+        ]
+
+    @field
+    def page_info(self) -> PageInfo:
+        """Say where this page lies in the whole list."""
+        page = self.page
+        ends = [encode(self.scope, page.order.position(row)) for row in (page.rows[:1] + page.rows[-1:])]
+        return PageInfo(
+            has_next_page=page.has_next,
+            has_previous_page=page.has_previous,
+            start_cursor=ends[0] if ends else None,
+            end_cursor=ends[-1] if ends else None,
+        )
 
     @field
     async def total_count(self) -> int:
@@ -82,18 +106,7 @@ class Asked:
 
     def connection(self, page: Page, read: Callable[[Any], T], count: Callable[[], Awaitable[int]]) -> Connection[T]:
         """Shape a page of rows into a connection."""
-        edges = [Edge(cursor=encode(self.scope, page.order.position(row)), node=read(row)) for row in page.rows]
-        return Connection(
-            edges=edges,
-            nodes=[edge.node for edge in edges],
-            page_info=PageInfo(
-                has_next_page=page.has_next,
-                has_previous_page=page.has_previous,
-                start_cursor=edges[0].cursor if edges else None,
-                end_cursor=edges[-1].cursor if edges else None,
-            ),
-            count=count,
-        )
+        return Connection(scope=self.scope, page=page, nodes=[read(row) for row in page.rows], count=count)
 
 
 def asked(

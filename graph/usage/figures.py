@@ -1,9 +1,9 @@
 """Usage as clients read it: totals, days, hours, shares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import strawberry
 from strawberry import Private
@@ -13,45 +13,50 @@ from graph.context import Info
 from graph.language.describe import field, object_type
 from graph.language.enums import expose
 from graph.language.pages import bounded
+from graph.language.rows import made, reader
 from graph.language.scalars import BigInt, as_usd
 from models import agents
 from models.store.database import Key, Row
 from models.usage import days, events
-from models.usage.days import Span, Totals
+from models.usage.days import Lines, Span, Totals
 
 if TYPE_CHECKING:
     from graph.agents import Agent
 
+L = TypeVar("L")
+
 ItemOutcome = expose(events.ItemOutcome)
+
+_ZERO: Final = BigInt(0)
 
 
 @object_type
 class UsageTotals:
     """Figures summed over an agent's life, or over the agents and days asked for."""
 
-    messages: BigInt
+    messages: BigInt = _ZERO
     """Messages exchanged."""
-    conversations: BigInt
+    conversations: BigInt = _ZERO
     """Distinct conversations, each counted once per agent, on the day of its earliest event; 0 by model."""
-    users: BigInt
+    users: BigInt = _ZERO
     """Distinct users, each counted once per agent, on the day of their earliest event; 0 by model."""
-    requests: BigInt
+    requests: BigInt = _ZERO
     """Calls of models, one per event."""
-    prompt_tokens: BigInt
+    prompt_tokens: BigInt = _ZERO
     """Prompt tokens, cached and cache-write ones included."""
-    completion_tokens: BigInt
+    completion_tokens: BigInt = _ZERO
     """Completion tokens, reasoning ones included."""
-    total_tokens: BigInt
+    total_tokens: BigInt = _ZERO
     """Prompt, completion and unsplit tokens together."""
-    cached_tokens: BigInt
+    cached_tokens: BigInt = _ZERO
     """Prompt tokens read from a cache."""
-    reasoning_tokens: BigInt
+    reasoning_tokens: BigInt = _ZERO
     """Completion tokens spent on reasoning."""
-    unsplit_tokens: BigInt
+    unsplit_tokens: BigInt = _ZERO
     """Tokens in the total that were reported without saying prompt or completion."""
     cost: Decimal
     """Cost in US dollars of the events whose cost is known."""
-    unpriced_events: BigInt
+    unpriced_events: BigInt = _ZERO
     """Events whose cost nobody reported: they are not in `cost`."""
     average_latency_ms: float | None
     """Mean latency of a call in milliseconds; null when no event told one."""
@@ -61,39 +66,26 @@ class UsageTotals:
     """The latest event; null without any."""
 
     @classmethod
-    def of(cls, sums: Mapping[str, int], *, first: datetime | None, last: datetime | None) -> Self:
-        """Shape kept figures."""
-        timed = sums.get("timed_events", 0)
-        prompt, completion, unsplit = (
-            sums.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "unsplit_tokens")
-        )
-        return cls(
-            messages=BigInt(sums.get("messages", 0)),
-            conversations=BigInt(sums.get("conversations", 0)),
-            users=BigInt(sums.get("users", 0)),
-            requests=BigInt(sums.get("requests", 0)),
-            prompt_tokens=BigInt(prompt),
-            completion_tokens=BigInt(completion),
-            total_tokens=BigInt(prompt + completion + unsplit),
-            cached_tokens=BigInt(sums.get("cached_tokens", 0)),
-            reasoning_tokens=BigInt(sums.get("reasoning_tokens", 0)),
-            unsplit_tokens=BigInt(unsplit),
-            cost=as_usd(sums.get("cost_nanodollars", 0)),
-            unpriced_events=BigInt(sums.get("unpriced_events", 0)),
-            average_latency_ms=sums.get("latency_ms", 0) / timed if timed else None,
-            first_used_at=first,
-            last_used_at=last,
-        )
-
-    @classmethod
-    def of_lifetime(cls, usage: Row) -> Self:
+    def of_lifetime(cls, usage: Row) -> "UsageTotals":
         """Shape an agent's lifetime figures."""
-        return cls.of(usage, first=usage.get("first_used_at"), last=usage.get("last_used_at"))
+        return _totals(usage)
 
     @classmethod
-    def of_totals(cls, totals: Totals) -> Self:
+    def of_totals(cls, totals: Totals) -> "UsageTotals":
         """Shape sums over days."""
-        return cls.of(totals.sums, first=totals.first_used_at, last=totals.last_used_at)
+        return _totals({**totals.sums, "first_used_at": totals.first_used_at, "last_used_at": totals.last_used_at})
+
+
+def _total(sums: Row) -> int:
+    return sum(sums.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "unsplit_tokens"))
+
+
+_totals = reader(
+    UsageTotals,
+    total_tokens=_total,
+    cost=lambda sums: as_usd(sums.get("cost_nanodollars", 0)),
+    average_latency_ms=lambda sums: sums["latency_ms"] / sums["timed_events"] if sums.get("timed_events") else None,
+)
 
 
 @object_type
@@ -114,13 +106,17 @@ class UsageDay:
     """Tokens reported without saying prompt or completion."""
     total_tokens: BigInt
     """Prompt, completion and unsplit tokens together."""
-    cost: Decimal
-    """Known cost in US dollars."""
+    nanodollars: Private[int]
+
+    @field
+    def cost(self) -> Decimal:
+        """Give the known cost in US dollars."""
+        return as_usd(self.nanodollars)
 
     @classmethod
-    def of(cls, day: date, sums: Mapping[str, int]) -> Self:
-        """Shape a day's figures."""
-        return cls(day=day, **_line(sums))
+    def of(cls, lines: Lines[date]) -> list["UsageDay"]:
+        """Shape days."""
+        return _shaped(cls, "day", lines)
 
 
 @object_type
@@ -141,26 +137,37 @@ class UsageHour:
     """Tokens reported without saying prompt or completion."""
     total_tokens: BigInt
     """Prompt, completion and unsplit tokens together."""
-    cost: Decimal
-    """Known cost in US dollars."""
+    nanodollars: Private[int]
+
+    @field
+    def cost(self) -> Decimal:
+        """Give the known cost in US dollars."""
+        return as_usd(self.nanodollars)
 
     @classmethod
-    def of(cls, hour: datetime, sums: Mapping[str, int]) -> Self:
-        """Shape an hour's figures."""
-        return cls(hour=hour, **_line(sums))
+    def of(cls, lines: Lines[datetime]) -> list["UsageHour"]:
+        """Shape hours."""
+        return _shaped(cls, "hour", lines)
 
 
-def _line(sums: Mapping[str, int]) -> Any:  # noqa: ANN401  # keyword arguments of two types
-    prompt, completion, unsplit = sums["prompt_tokens"], sums["completion_tokens"], sums["unsplit_tokens"]
-    return {
-        "messages": sums["messages"],
-        "requests": sums["requests"],
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "unsplit_tokens": unsplit,
-        "total_tokens": prompt + completion + unsplit,
-        "cost": as_usd(sums["cost_nanodollars"]),
-    }
+def _shaped(cls: type[L], name: str, lines: Lines[Any]) -> list[L]:
+    columns = [lines.columns[figure] for figure in days.SHOWN]
+    return [
+        made(
+            cls,
+            {
+                name: at,
+                "messages": messages,
+                "requests": requests,
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "unsplit_tokens": unsplit,
+                "total_tokens": prompt + completion + unsplit,
+                "nanodollars": nanodollars,
+            },
+        )
+        for at, messages, requests, prompt, completion, unsplit, nanodollars in zip(lines.at, *columns, strict=True)
+    ]
 
 
 @object_type
@@ -208,14 +215,13 @@ class Usage:
     @field
     def timeline(self) -> list[UsageDay]:
         """Day by day, ascending, days without use as zeros; at most 366."""
-        return [UsageDay.of(day, sums) for day, sums in self.span.by_day.items()]
+        return UsageDay.of(self.span.by_day)
 
     @field
     async def by_hour(self, info: Info, hours: Hours = 24) -> list[UsageHour]:
         """Give the last hours up to now, whatever days were asked for; ascending, without use as zeros; at most 744."""
         since, count = days.hours_back(hours, now=info.context.now)
-        lines = await days.fleet_hours(self.agents, since=since, hours=count)
-        return [UsageHour.of(hour, sums) for hour, sums in lines.items()]
+        return UsageHour.of(await days.fleet_hours(self.agents, since=since, hours=count))
 
     @field
     async def by_agent(

@@ -63,7 +63,7 @@ class Window:
 class Page:
     """Rows in the order asked for, whichever way they were read."""
 
-    rows: Sequence[Row]
+    rows: list[dict[str, Any]]
     has_next: bool
     has_previous: bool
     order: Order

@@ -1,9 +1,10 @@
 """Packed figures: a document per agent, model and month holds days, one per day hours; timelines are read here."""
 
+from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from models.errors import BadInput
@@ -27,6 +28,11 @@ FIGURES: Final = (
     "timed_events",
 )
 """What is summed. `total_tokens` is prompt, completion and unsplit tokens together and is not kept apart."""
+
+SHOWN: Final = ("messages", "requests", "prompt_tokens", "completion_tokens", "unsplit_tokens", "cost_nanodollars")
+"""What is shown of a day and of an hour."""
+
+_NONE: Final[Mapping[str, int]] = {}
 
 MOST_DAYS: Final = 366
 MOST_HOURS: Final = 744
@@ -120,12 +126,37 @@ class Totals:
             self.last_used_at = last
 
 
+At = TypeVar("At", date, datetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines(Generic[At]):
+    """Some figures over consecutive days or hours: the n-th value of each column is that of the n-th of them."""
+
+    at: Sequence[At]
+    columns: Mapping[str, list[int]]
+
+    @classmethod
+    def empty(cls, at: Sequence[At]) -> "Lines[At]":
+        """Begin with zeros."""
+        return cls(at, {name: [0] * len(at) for name in SHOWN})
+
+    def add(self, row: Row, *, offset: int) -> None:
+        """Add a packed document; its cell n belongs at place `offset` + n, or nowhere."""
+        size = len(self.at)
+        for name, column in self.columns.items():
+            for cell, value in row.get(name, _NONE).items():
+                place = offset + int(cell)
+                if 0 <= place < size:
+                    column[place] += value
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Usage of some agents over some days: as a whole, by day, by agent, by model."""
 
     totals: Totals
-    by_day: Mapping[date, Sums]
+    by_day: Lines[date]
     by_agent: Mapping[Key, Totals]
     by_model: Mapping[str, Totals]
 
@@ -133,61 +164,49 @@ class Span:
 # ---------------------------------------------------------------- reads
 
 
-async def timelines(
-    agents: Sequence[Key], *, first: date, last: date, session: Session | None = None
-) -> Mapping[Key, Mapping[date, Sums]]:
+async def timelines(agents: Sequence[Key], *, first: date, last: date) -> Mapping[Key, Lines[date]]:
     """Read each agent's days from `first` to `last`: every agent and every day is there, without use as zeros."""
     days = _days(first, last)
-    found: dict[Key, dict[date, Sums]] = {agent: {day: dict.fromkeys(FIGURES, 0) for day in days} for agent in agents}
-    for row in await _months(agents, first, last, session=session):
-        lines = found[row["agent"]]
-        for day, name, value in _cells_of_month(row, first, last):
-            lines[day][name] += value
+    found = {agent: Lines.empty(days) for agent in agents}
+    for row in await _months(agents, first, last, figures=SHOWN):
+        year, month = divmod(row["period"], 100)
+        # What is asked for may begin and end within a month.
+        found[row["agent"]].add(row, offset=(date(year, month, 1) - first).days - 1)
     return found
 
 
-async def hourly(agents: Sequence[Key], *, since: datetime, hours: int) -> Mapping[Key, Mapping[datetime, Sums]]:
+async def hourly(agents: Sequence[Key], *, since: datetime, hours: int) -> Mapping[Key, Lines[datetime]]:
     """Read each agent's hours from the one that holds `since` on; without use as zeros."""
-    start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    found: dict[Key, dict[datetime, Sums]] = {
-        agent: {start + timedelta(hours=n): dict.fromkeys(FIGURES, 0) for n in range(hours)} for agent in agents
-    }
-    for row in await _hours(agents, start, start + timedelta(hours=hours - 1)):
-        lines = found[row["agent"]]
-        for hour, name, value in _cells_of_hours(row):
-            if hour in lines:
-                lines[hour][name] += value
+    start, moments = _hours_from(since, hours)
+    found = {agent: Lines.empty(moments) for agent in agents}
+    for row in await _hours(agents, start, moments[-1], figures=SHOWN):
+        found[row["agent"]].add(row, offset=_hours_between(start, row["period"]))
     return found
 
 
-async def fleet_hours(agents: Sequence[Key], *, since: datetime, hours: int) -> Mapping[datetime, Sums]:
+async def fleet_hours(agents: Sequence[Key], *, since: datetime, hours: int) -> Lines[datetime]:
     """Read the hours of some agents together."""
-    each = await hourly(agents, since=since, hours=hours)
-    start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    together = {start + timedelta(hours=n): dict.fromkeys(FIGURES, 0) for n in range(hours)}
-    for lines in each.values():
-        for hour, sums in lines.items():
-            for name, value in sums.items():
-                together[hour][name] += value
+    start, moments = _hours_from(since, hours)
+    together = Lines.empty(moments)
+    for row in await _hours(agents, start, moments[-1], figures=SHOWN):
+        together.add(row, offset=_hours_between(start, row["period"]))
     return together
 
 
 async def span(agents: Sequence[Key], *, first: date, last: date) -> Span:
     """Read some agents' usage over some days; its cost grows with agents and days, never with events."""
     totals = Totals()
-    by_day: dict[date, Sums] = {day: dict.fromkeys(FIGURES, 0) for day in _days(first, last)}
+    by_day = Lines.empty(_days(first, last))
     by_agent: dict[Key, Totals] = {}
     by_model: dict[str, Totals] = {}
     for row in await _months(agents, first, last):
-        agent = by_agent.setdefault(row["agent"], Totals())
-        model = by_model.setdefault(row["model"], Totals())
-        for day, name, value in _cells_of_month(row, first, last):
-            by_day[day][name] += value
-            totals.sums[name] += value
-            agent.sums[name] += value
-            model.sums[name] += value
+        year, month = divmod(row["period"], 100)
+        by_day.add(row, offset=(date(year, month, 1) - first).days - 1)
+        figures = _sums_of_month(row, first, last)
         used = _used(row, first, last)
+        agent, model = by_agent.setdefault(row["agent"], Totals()), by_model.setdefault(row["model"], Totals())
         for each in (totals, agent, model):
+            each.add(figures)
             each.seen(*used)
     return Span(totals, by_day, by_agent, by_model)
 
@@ -271,19 +290,50 @@ def months(first: date, last: date) -> list[int]:
     return [(first.year + (first.month - 1 + n) // 12) * 100 + (first.month - 1 + n) % 12 + 1 for n in range(count)]
 
 
-async def _months(agents: Sequence[Key], first: date, last: date, *, session: Session | None = None) -> Sequence[Row]:
+def _hours_from(since: datetime, hours: int) -> tuple[datetime, list[datetime]]:
+    start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return start, [start + timedelta(hours=n) for n in range(hours)]
+
+
+def _midnight(period: int) -> datetime:
+    return datetime(period // 10_000, period // 100 % 100, period % 100, tzinfo=UTC)
+
+
+def _hours_between(start: datetime, period: int) -> int:
+    return round((_midnight(period) - start).total_seconds() / 3600)
+
+
+async def _months(
+    agents: Sequence[Key],
+    first: date,
+    last: date,
+    *,
+    figures: Sequence[str] | None = None,
+    session: Session | None = None,
+) -> Sequence[Row]:
     where = {"period": {"$in": months(first, last)}, "agent": {"$in": list(agents)}}
-    rows: Sequence[Row] = await database.collection(UsageMonth).find(where, {"_id": 0}, session=session).to_list(None)
+    found = database.collection(UsageMonth).find(where, _projection(figures), session=session)
+    rows: Sequence[Row] = await found.to_list(None)
     return rows
 
 
 async def _hours(
-    agents: Sequence[Key], start: datetime, end: datetime, *, session: Session | None = None
+    agents: Sequence[Key],
+    start: datetime,
+    end: datetime,
+    *,
+    figures: Sequence[str] | None = None,
+    session: Session | None = None,
 ) -> Sequence[Row]:
     periods = [day.year * 10_000 + day.month * 100 + day.day for day in _days(start.date(), end.date())]
     where = {"period": {"$in": periods}, "agent": {"$in": list(agents)}}
-    rows: Sequence[Row] = await database.collection(UsageHours).find(where, {"_id": 0}, session=session).to_list(None)
+    found = database.collection(UsageHours).find(where, _projection(figures), session=session)
+    rows: Sequence[Row] = await found.to_list(None)
     return rows
+
+
+def _projection(figures: Sequence[str] | None) -> Mapping[str, int]:
+    return {"_id": 0} if figures is None else {"_id": 0, "agent": 1, "period": 1, **dict.fromkeys(figures, 1)}
 
 
 async def day_sums(
@@ -321,9 +371,15 @@ def _cells_of_month(row: Row, first: date, last: date) -> Iterator[tuple[date, s
                 yield date(year, month, day), name, value
 
 
+def _sums_of_month(row: Row, first: date, last: date) -> list[tuple[str, int]]:
+    year, month = divmod(row["period"], 100)
+    if first <= date(year, month, 1) and date(year, month, monthrange(year, month)[1]) <= last:
+        return [(name, sum(row[name].values())) for name in FIGURES if name in row]
+    return [(name, value) for _, name, value in _cells_of_month(row, first, last)]
+
+
 def _cells_of_hours(row: Row) -> Iterator[tuple[datetime, str, int]]:
-    period = row["period"]
-    midnight = datetime(period // 10_000, period // 100 % 100, period % 100, tzinfo=UTC)
+    midnight = _midnight(row["period"])
     for name in FIGURES:
         for cell, value in row.get(name, {}).items():
             yield midnight + timedelta(hours=int(cell)), name, value
