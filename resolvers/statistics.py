@@ -12,7 +12,8 @@ from models.usage import days
 class StatisticsQueries:
     """What can be asked about the company as a whole."""
 
-    @query(allow=admins)
+    # Two thousand: what a company's fleet of agents takes to add up.
+    @query(allow=admins, weight=2000)
     async def statistics(self, info: Info) -> Statistics | None:
         """Give the company in figures."""
         return Statistics(today=days.today(info.context.now, info.context.services.zone))

@@ -32,7 +32,8 @@ _ITEMS: Final = Counter("agenthub_usage_items", "Reported events and snapshots, 
 class UsageQueries:
     """What can be asked about usage."""
 
-    @query(allow=readers)
+    # Two thousand: what a company's fleet of agents takes to add up.
+    @query(allow=readers, weight=2000)
     async def usage(
         self,
         info: Info,

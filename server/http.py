@@ -24,7 +24,11 @@ from server.negotiation import EVENT_STREAM, GRAPHQL, HTML, JSON, is_json, prefe
 from server.operations import Answer, NotRunnable, Operation, Operations, Shown, encode
 from server.sse import EventStreams
 
-_BODY_S: Final = 10.0
+# A body has this long to arrive, and a second more for each so many bytes that came: who sends a byte now and then is
+# cut soon, who sends much over a slow line is not.
+_BODY_S: Final = 1.5
+_BODY_BYTES_PER_S: Final = 1000
+_LONGEST_BODY_S: Final = 60.0
 _LONGEST_QUERY_STRING: Final = 16_000
 _MOST_PARAMETERS: Final = 20
 _COST: Final = "graphql-cost"
@@ -100,8 +104,9 @@ class GraphQLOverHTTP:
         media_type = self._negotiate(request)
         if media_type == HTML and self._playground:
             return self._playground()
-        asked = self._operations.read(_of_url(request) if request.method in _READING else await self._of_body(request))
+        # First: what cannot be read is counted too.
         viewer = await self._door.admit(request)
+        asked = self._operations.read(_of_url(request) if request.method in _READING else await self._of_body(request))
         context = self._operations.context(viewer, request_id=request_id, address=credentials.address(request))
         if viewer.is_nobody and credentials.credentials(request).by_cookie:
             # Of a session that has ended; the browser may as well drop it.
@@ -158,16 +163,18 @@ class GraphQLOverHTTP:
         chunks = []
         if size <= self._max_body_bytes:
             size = 0
+            started = asyncio.get_running_loop().time()
             try:
-                async with asyncio.timeout(_BODY_S):
+                async with asyncio.timeout(_BODY_S) as deadline:
                     async for chunk in request.stream():
                         size += len(chunk)
                         if size > self._max_body_bytes:
                             break
                         chunks.append(chunk)
+                        earned = min(_BODY_S + size / _BODY_BYTES_PER_S, _LONGEST_BODY_S)
+                        deadline.reschedule(started + earned)
             except TimeoutError:
-                # Whoever sends a byte now and then is not to hold a connection for ever.
-                raise Failure(408, f"The body did not arrive within {_BODY_S:g} s.", Connection="close") from None
+                raise Failure(408, "The body comes too slowly.", Connection="close") from None
         if size > self._max_body_bytes:
             raise Failure(413, f"The body is larger than {self._max_body_bytes} bytes. Send it in parts.")
         return b"".join(chunks)

@@ -18,12 +18,13 @@ from server.operations import Answer, Operation
 HEADER: Final = "idempotency-key"
 REPLAYED: Final = "Idempotent-Replayed"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
-# Answers with secrets are kept nowhere, and those that set a cookie could not be given again.
-_SECRET: Final = frozenset({"login", "register", "refreshSession", "createApiKey", "webhookSecret"})
-# Nothing was done, or a retry would do something else: not to be kept.
-_PASSING: Final = frozenset({ServiceUnavailable.code, RateLimited.code, AgentHubError.code})
-
-
+# Secrets are kept nowhere, neither those of an answer nor a digest that could be guessed from; and an answer that set a
+# cookie could not be given again.
+_SECRET: Final = frozenset(
+    {"login", "register", "refreshSession", "changePassword", "createUser", "createApiKey", "webhookSecret"}
+)
+# Of these nothing comes of being sent again: they say what is so, and count it once.
+_HARMLESS: Final = frozenset({"collectUsage", "collectSnapshots"})
 _SELECTING: Final = (OperationDefinitionNode, FragmentDefinitionNode)
 
 
@@ -40,18 +41,37 @@ async def once(
         raise BadInput.at("idempotency_key", "An Idempotency-Key needs somebody who is signed in.")
     if _fields(operation.tree) & _SECRET:
         raise BadInput.at(
-            "idempotency_key", f"Answers with secrets are not kept: ask for {', '.join(sorted(_SECRET))} without it."
+            "idempotency_key", f"What holds secrets is not kept: ask for {', '.join(sorted(_SECRET))} without it."
         )
     place = await idempotency.begin(f"{viewer.scope} {key}", request=_digest(operation), now=now)
     if not isinstance(place, Place):
         kept = orjson.loads(place)
         return Answer(kept.get("errors", ()), kept["data"], started=True), True
     answer = await run()
-    if not answer.started or answer.failure in _PASSING:
+    if _is_undone(answer, operation):
         await place.free()
-    else:
+    elif not _is_unknown(answer):
         await place.keep(orjson.dumps(answer.body))
     return answer, False
+
+
+def _is_undone(answer: Answer, operation: Operation) -> bool:
+    """Whether the request may be run again, and should: nothing was done, and it may go better another time."""
+    if not answer.started:
+        return True
+    codes = {error["extensions"]["code"] for error in answer.errors}
+    if codes == {ServiceUnavailable.code} and operation.label in _HARMLESS:
+        return True
+    refused = all(len(error.get("path", ())) == 1 for error in answer.errors)
+    nothing = not any((answer.data or {}).values())
+    return (
+        refused and nothing and RateLimited.code in codes and not codes & {ServiceUnavailable.code, AgentHubError.code}
+    )
+
+
+def _is_unknown(answer: Answer) -> bool:
+    """Whether it may have taken effect without anybody knowing: the database went away in the middle of it."""
+    return any(error["extensions"]["code"] == ServiceUnavailable.code for error in answer.errors)
 
 
 def _digest(operation: Operation) -> bytes:

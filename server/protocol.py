@@ -5,13 +5,15 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEADERS_S: Final = 10.0
+SILENCE_S: Final = 5.0
+HEADERS_S: Final = 1.5
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes a connection whose first request, or next one once begun, has not its headers complete in time.
+    """Closes a connection on which no request begins in `SILENCE_S`, or one that has not its headers `HEADERS_S` later.
 
-    Between requests uvicorn's own keep-alive applies.
+    Between requests uvicorn's own keep-alive applies. Browsers open connections before they know what for: hence the
+    two values.
     """
 
     _waiting: asyncio.TimerHandle | None = None
@@ -19,7 +21,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(SILENCE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -29,16 +31,16 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Wait for the headers of a request that has begun."""
         super().on_message_begin()
-        self._wait()
+        self._stop_waiting()
+        self._wait(HEADERS_S)
 
     def on_headers_complete(self) -> None:
         """Wait no more: how long the body may take is for its reader to say."""
         self._stop_waiting()
         super().on_headers_complete()
 
-    def _wait(self) -> None:
-        if self._waiting is None:
-            self._waiting = self.loop.call_later(HEADERS_S, self._let_go)
+    def _wait(self, seconds: float) -> None:
+        self._waiting = self.loop.call_later(seconds, self._let_go)
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:

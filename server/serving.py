@@ -50,6 +50,8 @@ async def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        # Longer than the proxies before it keep theirs (60 s): none sends a request down a connection that is closing.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACE_S,
     )
     async with AsyncExitStack() as stack:

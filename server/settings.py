@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     requests_per_minute_signed_out: int = Field(
         default=600, ge=0, description="The same of one address from which nobody has signed in; 0 for any number."
     )
+    max_query_length: int = Field(
+        default=DEFAULT.length, ge=1000, description="Most characters that a GraphQL document may have."
+    )
     max_tokens: int = Field(default=DEFAULT.tokens, ge=100, description="Most tokens that a GraphQL document may have.")
     max_depth: int = Field(default=DEFAULT.depth, ge=1, description="Most levels that an operation may be deep.")
     max_fields: int = Field(
@@ -243,6 +246,7 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """The most that one operation may ask for."""
         return Limits(
+            length=self.max_query_length,
             tokens=self.max_tokens,
             depth=self.max_depth,
             fields=self.max_fields,

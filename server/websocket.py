@@ -12,7 +12,7 @@ from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from auth.viewer import NOBODY, Viewer
-from models.errors import AgentHubError, RateLimited, ServiceUnavailable, TooSlow, Unauthenticated
+from models.errors import RateLimited, ServiceUnavailable, TooSlow, Unauthenticated
 from server import credentials, operations
 from server.connections import ENDED, Connections
 from server.credentials import Door
@@ -173,20 +173,23 @@ class _Socket:
             raise _Closing(_ID_TAKEN, "A subscriber with this id already exists")
         request_id = credentials.request_id(self._websocket.headers)
         try:
-            if len(self._running) >= self._endpoint.most_operations:
-                most = self._endpoint.most_operations
-                raise RateLimited(f"A socket carries at most {most} operations at a time.", retry_after_ms=1000)
+            self._check_room()
             await self._endpoint.door.count(self._viewer, self._websocket)
             operation = self._endpoint.operations.choose(self._endpoint.operations.read(payload))
         except NotRunnable as error:
             await self._fail(key, [operations.shown(each, request_id=request_id) for each in error.errors])
-        except AgentHubError as error:
+        except Exception as error:  # noqa: BLE001  # ends this operation, never the socket with all others on it
             await self._fail(key, [operations.shown(error, request_id=request_id)])
         else:
             task = asyncio.create_task(self._run(key, operation, request_id))
             self._running[key] = _Running(task, operation)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _check_room(self) -> None:
+        most = self._endpoint.most_operations
+        if len(self._running) >= most:
+            raise RateLimited(f"A socket carries at most {most} operations at a time.", retry_after_ms=1000)
 
     async def _run(self, key: str, operation: Operation, request_id: str) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id)

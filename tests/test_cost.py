@@ -44,6 +44,7 @@ async def refused(client: Client, document: str, variables: dict[str, Any] | Non
         ("{ ...A ...A } fragment A on Query { " + "me { id } " * 26 + "}", "rootFields", 52, 50),
         ("{ me { id " + "@skip(if: true) @include(if: true) " * 26 + "} }", "directives", 52, 50),
         ("{ me { " + "id " * 2000 + "} }", "tokens", 2001, 2000),
+        ("{ me {" + "\n" * 100_000 + " id } }", "length", 100_013, 100_000),
         (WIDE, "cost", 1_066_902, 50_000),
     ],
 )  # fmt: skip
@@ -92,9 +93,21 @@ async def test_introspection_passes_and_nests_no_further(user: Person) -> None:
         ("query ($n: Int = 5) { agents(first: $n) { nodes { id } } }", {}, 7),
         ("query ($n: Int) { agents(first: $n) { nodes { owner { id } } } }", {"n": None}, 42),
         ("{ agents(first: 2) { nodes { usageTimeline { day } } } }", {}, 64),
-        ('{ agents(first: 2) { nodes { usageTimeline(from: "2026-01-01") { day } } } }', {}, 736),
+        ('{ agents(first: 2) { nodes { usageTimeline(from: "2020-01-01") { day } } } }', {}, 736),
         ("{ agents(first: 2) { nodes { ...A } } } fragment A on Agent { usageByHour(hours: 3) { hour } }", {}, 10),
         ("{ a: agents(first: 1) { nodes { id } } b: agents(first: 1) { nodes { id } } }", {}, 5),
+        ("query ($n: Int) { agents(first: $n) { nodes { id } } }", {"n": 100.0}, 102),
+        ("query ($n: Int = 0) { agents(first: $n) { nodes { id } } }", {"n": None}, 22),
+        ("query ($n: Int = 1) { agents(first: $n, last: 9) { nodes { id } } }", {}, 11),
+        ("query ($f: Date) { agents(first: 2) { nodes { usageTimeline(days: 7, from: $f) { day } } } }", {}, 18),
+        (
+            "query ($f: Date) { agents(first: 2) { nodes { usageTimeline(from: $f, to: \"2026-01-07\") { day } } } }",
+            {"f": "2026-01-01"},
+            18,
+        ),
+        ("{ agents { nodes { id } } ...A ...B } fragment A on Query { agents { nodes { name } } } "
+         "fragment B on Query { agents { nodes { id name owner { id } } } }", {}, 42),
+        ("{ usage { timeline { day } } }", {}, 2012),
         ('{ node(id: "QWdlbnQ6MQ==") { ... on Agent { ratings(first: 5) { nodes { stars } } } } }', {}, 8),
     ],
 )  # fmt: skip
@@ -148,3 +161,34 @@ async def test_lists_without_a_size_of_their_own_count_ten(user: Person) -> None
     reply = await user.client.with_headers(GraphQL_Cost="true").execute(asked)
 
     assert reply.body["extensions"]["cost"]["requested"] == 2 + 100 * (1 + 1 + 20 * (1 + 10))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        f"query ($x: ID! = {'1' * 5000}) {{ node(id: $x) {{ id }} }}",
+        f"{{ agents(first: {'1' * 5000}) {{ totalCount }} }}",
+        f"query ($n: Int = {'1' * 300}) {{ agents(first: $n) {{ totalCount }} }}",
+    ],
+)
+async def test_numbers_beyond_all_measure_are_refused_and_end_no_socket(user: Person, document: str) -> None:
+    reply = await user.client.execute(document)
+    async with user.client.socket() as socket:
+        await socket.initialise(user.access_token)
+        await socket.subscribe("1", document)
+        frame = await socket.receive()
+        await socket.subscribe("2", "{ __typename }")
+        assert (await socket.receive())["id"] == "2"
+
+    assert set(reply.codes) <= {"GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT"}
+    assert reply.codes
+    assert frame["type"] == "error"
+
+
+async def test_messages_repeat_no_more_than_a_little_of_what_was_sent(client: Client) -> None:
+    text = " Did you mean" * 7000
+
+    reply = await client.execute(f'{{ agents(search: ["{text}"]) {{ totalCount }} }}')
+
+    assert reply.codes == ["GRAPHQL_VALIDATION_FAILED"]
+    assert len(reply.body["errors"][0]["message"]) <= 1001

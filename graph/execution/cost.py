@@ -3,9 +3,11 @@
 Each fragment is measured once, however often it is spread: a document of 1 kB can spread one fragment a million times.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from graphql import (
     DirectiveNode,
@@ -20,13 +22,14 @@ from graphql import (
     IntValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    StringValueNode,
+    ValueNode,
     VariableNode,
     get_named_type,
-    is_abstract_type,
     is_composite_type,
     is_list_type,
 )
-from graphql.type import GraphQLInterfaceType, GraphQLNullableType, get_nullable_type
+from graphql.type import GraphQLInterfaceType, get_nullable_type
 
 from models.errors import TooComplex
 
@@ -35,6 +38,7 @@ from models.errors import TooComplex
 class Limits:
     """The most that one operation may ask for."""
 
+    length: int = 100_000
     tokens: int = 2000
     depth: int = 15
     fields: int = 1000
@@ -136,96 +140,154 @@ def _directives(found: Sequence[DirectiveNode] | None) -> _Shape:
 
 # ---------------------------------------------------------------- cost
 
-# How many of something a list holds, by the argument that says so, and when it says nothing.
 _SIZES: Final[Mapping[str, int]] = {"first": 20, "last": 20, "days": 30, "hours": 24}
+"""The arguments that say how many a list holds, and how many it holds when they say nothing."""
+
 _UNSAID: Final = 10
 _MOST_SAID: Final = 1000
+_MOST_DAYS: Final = 366
 _INTROSPECTION: Final = 5000
+_LONGEST_NUMBER: Final = 15
+
+WEIGHT: Final = "weight"
+"""The mark, in a field's metadata, of what costs more to find than its objects say: as much as so many of them."""
+
+Variables: TypeAlias = Mapping[str, Any]
+Size: TypeAlias = Callable[[Variables], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
     """What one field costs: its objects, times what each of them costs.
 
-    `size` is how many, or the name of the variable that says it. A connection is one object and holds `size` of others.
+    Of `sizes` the largest counts, `unsaid` when none says anything. A connection is one object and holds as many of
+    others.
     """
 
-    size: int | str
-    default: int
+    sizes: tuple[Size, ...]
+    unsaid: int
     fixed: int
     each: tuple["Weight", ...]
     is_connection: bool = False
 
-    def cost(self, variables: Mapping[str, Any]) -> int:
+    def cost(self, variables: Variables) -> int:
         """Add up, for given values of variables."""
-        size = self.size
-        if isinstance(size, str):
-            said = variables.get(size, self.default)
-            size = said if isinstance(said, int) and not isinstance(said, bool) else self.default
-        size = min(max(size, 0), _MOST_SAID)
-        within = self.fixed + sum(weight.cost(variables) for weight in self.each)
-        return 1 + within * size if self.is_connection else size * (1 + within)
+        said = [size for size in (find(variables) for find in self.sizes) if size is not None]
+        size = min(max(said, default=self.unsaid), _MOST_SAID)
+        within = sum(weight.cost(variables) for weight in self.each)
+        return 1 + self.fixed + within * size if self.is_connection else self.fixed + size * (1 + within)
 
 
 def weigh(schema: GraphQLSchema, tree: DocumentNode, operation: OperationDefinitionNode) -> Weight:
     """Weigh an operation that is valid and within the limits of shape. Leaves cost nothing; an object costs 1."""
     fragments = {each.name.value: each for each in tree.definitions if isinstance(each, FragmentDefinitionNode)}
     defaults = {
-        each.variable.name.value: int(each.default_value.value)
+        each.variable.name.value: _literal(each.default_value)
         for each in operation.variable_definitions or ()
-        if isinstance(each.default_value, IntValueNode)
+        if each.default_value
     }
     root = schema.get_root_type(operation.operation)
-    return Weight(1, 1, 0, _Weighing(schema, fragments, defaults).within(operation.selection_set, root))
+    return Weight((), 1, 0, _Weighing(schema, fragments, defaults).within([operation.selection_set], root))
 
 
 @dataclass(frozen=True, slots=True)
 class _Weighing:
     schema: GraphQLSchema
     fragments: Mapping[str, FragmentDefinitionNode]
-    defaults: Mapping[str, int]
+    defaults: Mapping[str, int | str | None]
 
-    def within(self, selections: SelectionSetNode | None, parent: GraphQLNamedType | None) -> tuple[Weight, ...]:
-        found: list[Weight] = []
-        for selection in selections.selections if selections else ():
-            if isinstance(selection, FieldNode):
-                found += self._field(selection, parent)
-            elif isinstance(selection, InlineFragmentNode):
-                condition = selection.type_condition
-                inner = self.schema.get_type(condition.name.value) if condition else parent
-                found += self.within(selection.selection_set, inner)
-            elif isinstance(selection, FragmentSpreadNode) and selection.name.value in self.fragments:
-                fragment = self.fragments[selection.name.value]
-                found += self.within(fragment.selection_set, self.schema.get_type(fragment.type_condition.name.value))
-        return tuple(found)
+    def within(
+        self, selections: Iterable[SelectionSetNode | None], parent: GraphQLNamedType | None
+    ) -> tuple[Weight, ...]:
+        # What has one name in the answer is fetched once, however often it is asked for.
+        fields: dict[tuple[str, str], list[FieldNode]] = {}
+        parents: dict[tuple[str, str], GraphQLNamedType] = {}
+        waiting = [(each, parent) for each in selections]
+        spread: set[str] = set()
+        while waiting:
+            selection_set, kind = waiting.pop(0)
+            for selection in selection_set.selections if selection_set else ():
+                if isinstance(selection, FieldNode):
+                    if kind:
+                        key = kind.name, (selection.alias or selection.name).value
+                        fields.setdefault(key, []).append(selection)
+                        parents[key] = kind
+                elif isinstance(selection, InlineFragmentNode):
+                    condition = selection.type_condition
+                    inner = self.schema.get_type(condition.name.value) if condition else kind
+                    waiting.append((selection.selection_set, inner))
+                elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in spread:
+                    spread.add(selection.name.value)
+                    if fragment := self.fragments.get(selection.name.value):
+                        inner = self.schema.get_type(fragment.type_condition.name.value)
+                        waiting.append((fragment.selection_set, inner))
+        return tuple(weight for key, nodes in fields.items() for weight in self._field(nodes, parents[key]))
 
-    def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> list[Weight]:
-        name = node.name.value
+    def _field(self, nodes: Sequence[FieldNode], parent: GraphQLNamedType) -> Iterator[Weight]:
+        name = nodes[0].name.value
         if name in {"__schema", "__type"}:
-            return [Weight(1, 1, _INTROSPECTION, ())]
+            yield Weight((), 1, _INTROSPECTION, ())
         if not isinstance(parent, GraphQLObjectType | GraphQLInterfaceType) or name not in parent.fields:
-            return []
+            return
         field = parent.fields[name]
+        definition = field.extensions.get("strawberry-definition")
+        fixed = definition.metadata.get(WEIGHT, 0) if definition else 0
         kind = get_named_type(field.type)
-        if not (is_composite_type(kind) or is_abstract_type(kind)):
-            return []
-        size, default = self._size(node, field.args)
+        if not is_composite_type(kind):
+            if fixed:
+                yield Weight((), 0, fixed, ())
+            return
+        sizes, unsaid = self._sizes(nodes[0], field.args)
         is_connection = kind.name.endswith("Connection")
         in_connection = parent.name.endswith("Connection") and name in {"nodes", "edges"}
-        nullable: GraphQLNullableType = get_nullable_type(field.type)
-        if in_connection or not (is_connection or is_list_type(nullable)):
+        if in_connection or not (is_connection or is_list_type(get_nullable_type(field.type))):
             # Of a connection's objects the connection itself knows how many.
-            size, default = 1, 1
-        return [Weight(size, default, 0, self.within(node.selection_set, kind), is_connection)]
+            sizes, unsaid = (), 1
+        yield Weight(sizes, unsaid, fixed, self.within([each.selection_set for each in nodes], kind), is_connection)
 
-    def _size(self, node: FieldNode, arguments: Mapping[str, Any]) -> tuple[int | str, int]:
-        given = {each.name.value: each.value for each in node.arguments or ()}
-        if {"from", "to"} & given.keys() & arguments.keys():
-            return 366, 366
-        for name, unsaid in _SIZES.items():
-            value = given.get(name)
-            if isinstance(value, IntValueNode):
-                return int(value.value), unsaid
-            if isinstance(value, VariableNode):
-                return value.name.value, self.defaults.get(value.name.value, unsaid)
-        return next(((size, size) for name, size in _SIZES.items() if name in arguments), (_UNSAID, _UNSAID))
+    def _sizes(self, node: FieldNode, arguments: Mapping[str, Any]) -> tuple[tuple[Size, ...], int]:
+        given = {each.name.value: self._value(each.value) for each in node.arguments or ()}
+        unsaid = next((size for name, size in _SIZES.items() if name in arguments), _UNSAID)
+        sizes = [partial(_number, given[name]) for name in _SIZES if name in given]
+        if "from" in arguments and "from" in given:
+            # These say how many days on their own, whatever `days` says.
+            sizes.append(partial(_days, given["from"], given.get("to", _nothing)))
+        return tuple(sizes), unsaid
+
+    def _value(self, node: ValueNode) -> Callable[[Variables], Any]:
+        if isinstance(node, VariableNode):
+            name = node.name.value
+            return lambda variables: variables[name] if name in variables else self.defaults.get(name)
+        literal = _literal(node)
+        return lambda _: literal
+
+
+def _literal(node: ValueNode) -> int | str | None:
+    if isinstance(node, IntValueNode):
+        return int(node.value) if len(node.value) <= _LONGEST_NUMBER else _MOST_SAID
+    return node.value if isinstance(node, StringValueNode) else None
+
+
+def _nothing(_: Variables) -> None:
+    return None
+
+
+def _number(find: Callable[[Variables], Any], variables: Variables) -> int | None:
+    value = find(variables)
+    # 100.0 is an Int too.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _days(
+    find_first: Callable[[Variables], Any], find_last: Callable[[Variables], Any], variables: Variables
+) -> int | None:
+    first, last = find_first(variables), find_last(variables)
+    if first is None:
+        return None
+    try:
+        end = date.fromisoformat(last) if last is not None else datetime.now(UTC).date() + timedelta(days=1)
+        return min(max((end - date.fromisoformat(first)).days + 1, 0), _MOST_DAYS)
+    except (TypeError, ValueError):
+        return _MOST_DAYS

@@ -1,5 +1,6 @@
 """Parse and validate once per document, not once per request."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,11 @@ from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
 from models.errors import TooComplex
 
 _MAX_ERRORS = 20
+_KEPT_CHARACTERS = 1_000_000
 _LONGEST_KEPT = 20_000
+# Python reads no number of more than 4,300 digits, and nobody writes one of a tenth of that.
+_MOST_DIGITS = 400
+_LONG_NUMBER = re.compile(rf"[0-9]{{{_MOST_DIGITS}}}")
 # How graphql-core's parser says that it has stopped counting.
 _TOO_LONG = "tokens. Parsing aborted"
 
@@ -61,6 +66,11 @@ class Document:
         return self.sharings[name]
 
 
+def _too_long(said: str, measure: str, actual: int, limit: int) -> TooComplex:
+    message = f"This document has {said}. Send it in parts, and values as variables."
+    return TooComplex(message, measure=measure, actual=actual, limit=limit)
+
+
 def _refused(error: TooComplex) -> Document:
     return Document(None, (GraphQLError(error.message, original_error=error),))
 
@@ -68,8 +78,8 @@ def _refused(error: TooComplex) -> Document:
 class Documents:
     """The documents seen lately, each parsed and validated once. One per schema."""
 
-    def __init__(self, *, size: int = 1000, limits: Limits = DEFAULT, introspection: bool = True) -> None:
-        self._size = size
+    def __init__(self, *, limits: Limits = DEFAULT, introspection: bool = True) -> None:
+        self._size = 0
         self._limits = limits
         self._rules: tuple[type[ASTValidationRule], ...] = (
             *specified_rules,
@@ -86,27 +96,31 @@ class Documents:
             self._kept.move_to_end(text)
             return known
         document = self._read(text, schema)
-        # A thousand documents of megabytes, each one long string, would fill the memory.
         if len(text) > _LONGEST_KEPT:
             return document
+        # Counted in characters: a tree takes a hundred times the room of its text, and anybody may send any.
         self._kept[text] = document
-        if len(self._kept) > self._size:
-            self._kept.popitem(last=False)
+        self._size += len(text)
+        while self._size > _KEPT_CHARACTERS:
+            self._size -= len(self._kept.popitem(last=False)[0])
         return document
 
     def _read(self, text: str, schema: GraphQLSchema) -> Document:
+        most = self._limits.length
+        if len(text) > most:
+            # What is ignored counts too: graphql-core reads all of it again for the place of each error.
+            return _refused(_too_long(f"more than {most} characters", "length", len(text), most))
+        if _LONG_NUMBER.search(text):
+            found = GraphQLError(
+                f"A number of more than {_MOST_DIGITS} digits cannot be read. Send values as variables."
+            )
+            return Document(None, (mark(found, PARSE_FAILED),))
         try:
             tree = parse(text, max_tokens=self._limits.tokens)
         except (GraphQLError, RecursionError) as error:
             if _TOO_LONG in str(error):
                 most = self._limits.tokens
-                too_long = TooComplex(
-                    f"This document has more than {most} tokens. Send it in parts, and values as variables.",
-                    measure="tokens",
-                    actual=most + 1,
-                    limit=most,
-                )
-                return _refused(too_long)
+                return _refused(_too_long(f"more than {most} tokens", "tokens", most + 1, most))
             found = error if isinstance(error, GraphQLError) else GraphQLError("The document is nested too deeply.")
             return Document(None, (mark(found, PARSE_FAILED),))
         try:
@@ -115,6 +129,7 @@ class Documents:
         except TooComplex as error:
             return _refused(error)
         errors = validate(schema, tree, self._rules, max_errors=_MAX_ERRORS)
+        _forget_tokens(tree)
         conditions = _Conditions()
         visit(tree, conditions)
         return Document(
@@ -126,6 +141,14 @@ class Documents:
     def extension(self) -> Callable[[], SchemaExtension]:
         """Give the factory of the extension by which Strawberry uses these documents."""
         return lambda: _FromDocuments(self)
+
+
+def _forget_tokens(tree: DocumentNode) -> None:
+    """Let go of the chain of tokens that a tree hangs on: half of what it takes, and places are known without it."""
+    token = tree.loc.start_token if tree.loc else None
+    while token:
+        following, token.prev, token.next = token.next, None, None
+        token = following
 
 
 class _Conditions(Visitor):

@@ -19,7 +19,9 @@ INTERNAL: Final = AgentHubError.code
 _MASKED: Final = "Something went wrong on our side. Quote the request id when you report it."
 # How graphql-core says where in a variable a value is wrong; its callback gives the path only inside this text.
 _VARIABLE_PATH: Final = re.compile(r"Variable '\$(\w+)' has invalid value(?: at \.?([^:]+))?: ")
-_SUGGESTION: Final = re.compile(r" Did you mean [^?]*\?")
+_SUGGESTION: Final = re.compile(r" Did you mean [^?]*(?:\?|\Z)")
+# graphql-core repeats the values that it refuses, however long they are.
+_LONGEST: Final = 1000
 
 log = structlog.get_logger()
 
@@ -34,7 +36,8 @@ class ScalarFault(GraphQLError):
 def present(error: GraphQLError, *, request_id: str) -> dict[str, Any]:
     """Give the error as the response carries it; logs what must be masked."""
     cause = _cause(error)
-    answer: dict[str, Any] = {"message": error.message}
+    message = error.message if len(error.message) <= _LONGEST else f"{error.message[:_LONGEST]}…"
+    answer: dict[str, Any] = {"message": message}
     if error.locations:
         answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path:
@@ -53,7 +56,7 @@ def present(error: GraphQLError, *, request_id: str) -> dict[str, Any]:
             answer["extensions"] = {"code": INTERNAL, "requestId": request_id}
             log.error("unforeseen error", request_id=request_id, path=error.path, exc_info=cause)
     else:
-        answer["message"] = _SUGGESTION.sub("", error.message)
+        answer["message"] = _SUGGESTION.sub("", message)
         answer["extensions"] = _of_the_language(error)
     return answer
 

@@ -9,6 +9,7 @@ from strawberry.extensions import FieldExtension
 from strawberry.types import Info as StrawberryInfo
 
 from auth.permissions import Permission
+from graph.execution.cost import WEIGHT
 from graph.language.describe import words
 
 R = TypeVar("R", bound=Callable[..., Any])
@@ -34,10 +35,13 @@ class Allow(FieldExtension):
         return await result if isawaitable(result) else result
 
 
-def query(*, allow: Permission) -> Callable[[R], Any]:
-    """Make a resolver a field of Query."""
+def query(*, allow: Permission, weight: int = 0) -> Callable[[R], Any]:
+    """Make a resolver a field of Query; `weight`: as many objects as it costs to find, beside those it gives."""
     return lambda resolver: strawberry.field(
-        resolver, description=_with_permission(resolver, allow), extensions=[Allow(allow)]
+        resolver,
+        description=_with_permission(resolver, allow),
+        extensions=[Allow(allow)],
+        metadata={WEIGHT: weight},
     )
 
 
