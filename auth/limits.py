@@ -19,6 +19,8 @@ from models.store.database import DatabaseError, Key
 # An account can be guessed at some 3,000 times a day, from however many addresses.
 PER_ACCOUNT: Final = Rate(burst=10, every=timedelta(seconds=30))
 PER_ADDRESS: Final = Rate(burst=30, every=timedelta(seconds=30))
+# Less than an account has: one address alone cannot use up its tries for all others.
+PER_ACCOUNT_AND_ADDRESS: Final = Rate(burst=5, every=timedelta(minutes=1))
 REGISTRATIONS: Final = Rate(burst=100, every=timedelta(seconds=20))
 _AT_ONCE: Final = 50
 _CALLERS: Final = 10_000
@@ -36,7 +38,11 @@ async def guess(*, email: str, user: Key | None, address: str) -> AsyncIterator[
     near = network(address)
     account = hashlib.sha256(users.as_stored(email).encode("utf-8", "surrogatepass")).hexdigest()
     # The address first: one that has none left takes nothing from the account.
-    places = [(f"login from:{near}", PER_ADDRESS), (f"login:{account}", PER_ACCOUNT)]
+    places = [
+        (f"login from:{near}", PER_ADDRESS),
+        (f"login:{account} from:{near} at first", PER_ACCOUNT_AND_ADDRESS),
+        (f"login:{account}", PER_ACCOUNT),
+    ]
     if await sessions.began_at(user or Key(), near):
         places = [(f"login:{account} from:{near}", PER_ACCOUNT)]
     for key, rate in places:
@@ -57,6 +63,8 @@ def network(address: str) -> str:
         found = ip_address(address)
     except ValueError:
         return address
+    # Some proxies write every address of IPv4 as one of IPv6.
+    found = getattr(found, "ipv4_mapped", None) or found
     return str(found) if found.version == 4 else str(ip_network(f"{found}/64", strict=False))  # noqa: PLR2004
 
 

@@ -39,6 +39,8 @@ class Passwords:
 
     def __init__(self, cost: Cost = "standard") -> None:
         """`cost`: "cheap" is for tests alone."""
+        # Longer than any check takes: bcrypt's a third of a second. Who fails waits as long, whatever was checked.
+        self.failing_takes_s = 0.6 if cost == "standard" else 0.0
         self._context = CryptContext(schemes=["argon2", "bcrypt"], deprecated=["bcrypt"], **_COSTS[cost])
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="passwords")
         # What an unknown e-mail's password is checked against, so that it takes as long as a known one's.

@@ -1,5 +1,6 @@
 """Sign in, refresh, sign out."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,10 +36,12 @@ class SignIn:
         Raises `Unauthenticated`, the same and after the same time whether or not there is such an account, and
         `RateLimited` for who tries too often.
         """
+        failing = asyncio.get_running_loop().time() + self._passwords.failing_takes_s
         row = await users.with_password(email=email)
         async with limits.guess(email=email, user=row["_id"] if row else None, address=address):
             right, better = await self._passwords.check(password, row["password_hash"] if row else None)
             if row is None or not right or not row["active"]:
+                await asyncio.sleep(failing - asyncio.get_running_loop().time())
                 raise Unauthenticated("E-mail or password is wrong.")
         await users.seen(row["_id"], now=now)
         session = await sessions.start(row["_id"], address=limits.network(address), now=now)

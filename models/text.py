@@ -91,6 +91,7 @@ def fold(name: str) -> str:
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _LONGEST_WORD: Final = 50
+_LONGEST_SEARCH: Final = 500
 
 
 def words(*texts: str | None, most: int = 10) -> list[str]:
@@ -110,6 +111,8 @@ def search(field: str, asked: str | None) -> Mapping[str, Any]:
     """
     if asked is None or not asked.strip():
         return {}
+    # To take a long text apart may take seconds, and nobody searches by one.
+    asked = asked.strip()[:_LONGEST_SEARCH]
     begun = [{field: {"$elemMatch": {"$gte": word, "$lt": word + "\U0010ffff"}}} for word in words(asked)]
     return {"$and": begun} if begun else {field: {"$in": []}}
 

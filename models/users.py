@@ -23,6 +23,9 @@ class Role(DescribedEnum):
     USER = "USER", "May read everything, change what is their own, rate and report."
 
 
+LONGEST_EMAIL: Final = 254
+
+
 def _email(value: str) -> str:
     try:
         # Companies use names that no public server knows; whether it can be delivered is not for us to say.
@@ -34,7 +37,7 @@ def _email(value: str) -> str:
 class UserFields(BaseModel):
     """What is written about a person."""
 
-    email: Annotated[str, text.Line(254), AfterValidator(_email)]
+    email: Annotated[str, text.Line(LONGEST_EMAIL), AfterValidator(_email)]
     name: Annotated[str, text.Line(100)]
     role: Role = Role.USER
     active: bool = True
@@ -188,6 +191,9 @@ async def seen(user: Key, *, now: datetime) -> None:
 
 def as_stored(email: str) -> str:
     """Write an address as accounts have it, whether or not it is one."""
+    # Nobody has such an address, and to normalise a long one may take minutes.
+    if len(email) > LONGEST_EMAIL:
+        return email
     # People write an address in more than one way: composed or not, a domain in letters or in Punycode.
     try:
         return _email(email.strip())

@@ -34,6 +34,7 @@ class Connections:
         self._authenticator = authenticator
         self._every_s = every_s
         self._open: dict[Viewer, set[Told]] = {}
+        self._whose: dict[Told, Viewer] = {}
         self._asking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -50,17 +51,22 @@ class Connections:
     @contextmanager
     def opened(self, viewer: Viewer, told: Told) -> Iterator[None]:
         """Have `told` called while a stream is open: with the viewer anew when their rights change, None at the end."""
-        self._open.setdefault(viewer, set()).add(told)
+        self._add(viewer, told)
         _OPEN.inc()
         try:
             yield
         finally:
             _OPEN.dec()
             # By now the viewer may have been replaced.
-            for known, streams in list(self._open.items()):
-                streams.discard(told)
-                if not streams:
-                    del self._open[known]
+            by_now = self._whose.pop(told, None)
+            streams = self._open.get(by_now, set()) if by_now else set()
+            streams.discard(told)
+            if by_now and not streams:
+                self._open.pop(by_now, None)
+
+    def _add(self, viewer: Viewer, told: Told) -> None:
+        self._open.setdefault(viewer, set()).add(told)
+        self._whose[told] = viewer
 
     async def _ask(self) -> None:
         while True:
@@ -81,8 +87,8 @@ class Connections:
                     self._tell(viewer, by_now)
 
     def _tell(self, viewer: Viewer, by_now: Viewer | None) -> None:
-        streams = self._open.pop(viewer, set())
-        if by_now is not None and streams:
-            self._open.setdefault(by_now, set()).update(streams)
-        for told in streams:
+        for told in self._open.pop(viewer, set()):
+            del self._whose[told]
+            if by_now is not None:
+                self._add(by_now, told)
             told(by_now)

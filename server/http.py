@@ -119,7 +119,7 @@ class GraphQLOverHTTP:
         self._check(operation, request.method, media_type)
         if operation.kind is OperationType.SUBSCRIPTION:
             answers = self._operations.stream(operation, context)
-            return self._streams.respond(answers, request_id=request_id, viewer=viewer)
+            return self._streams.respond(answers, context=context)
         key = request.headers.get(idempotency.HEADER)
         replayed = False
         if key is not None and operation.kind is OperationType.MUTATION:

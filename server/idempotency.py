@@ -77,7 +77,10 @@ def _is_unknown(answer: Answer) -> bool:
 def _digest(operation: Operation) -> bytes:
     request = operation.request
     parts = [request.query, request.operation_name, request.variables]
-    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
+    try:
+        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
+    except TypeError:
+        raise BadInput.at("variables", "These variables are nested too deeply.") from None
 
 
 def _fields(tree: DocumentNode) -> set[str]:

@@ -13,7 +13,10 @@ from graphql import (
     DocumentNode,
     ExecutionResult,
     FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLError,
+    InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
     create_source_event_stream,
@@ -24,6 +27,7 @@ from graphql.execution import Executor
 from prometheus_client import Counter, Histogram
 from strawberry.execution import optimized_is_awaitable
 
+from auth.permissions import Permission
 from auth.viewer import Viewer, anybody_like
 from graph.context import Context, Services
 from graph.execution.cost import over
@@ -31,6 +35,7 @@ from graph.execution.documents import Document
 from graph.execution.executor import PlannedExecutor
 from graph.execution.sharing import Sharing
 from graph.language.errors import BAD_INPUT, INTERNAL, mark, present
+from graph.language.guards import permission
 from graph.language.nodes import Node as GraphQLNode
 from graph.loaders import Loaders
 from graph.schema import Schema
@@ -83,6 +88,8 @@ class Operation:
     request: Request
     cost: int
     sharing: Sharing
+    allow: Permission | None
+    """Who may use the root field, where there is one alone."""
     label: str
     """The root field, where there is one alone: a name out of a bounded set."""
 
@@ -200,6 +207,7 @@ class Operations:
             request,
             cost,
             sharing=sharing,
+            allow=self._allow(document.tree, operations[0]),
             label=self._label(operations[0]),
         )
 
@@ -210,6 +218,20 @@ class Operations:
             return "several"
         name = selections[0].name.value
         return name if name in root.fields else "introspection"
+
+    def _allow(self, tree: DocumentNode, operation: OperationDefinitionNode) -> Permission | None:
+        """Find who may subscribe: a subscription has one root field, be it in a fragment."""
+        root = self._core.get_root_type(operation.operation)
+        if root is None or operation.operation is not OperationType.SUBSCRIPTION:
+            return None
+        fragments = {each.name.value: each for each in tree.definitions if isinstance(each, FragmentDefinitionNode)}
+        node = operation.selection_set.selections[0]
+        while isinstance(node, FragmentSpreadNode | InlineFragmentNode):
+            within = fragments[node.name.value] if isinstance(node, FragmentSpreadNode) else node
+            node = within.selection_set.selections[0]
+        if not isinstance(node, FieldNode):
+            return None
+        return permission(root.fields[node.name.value]) if node.name.value in root.fields else None
 
     def cost_of(self, operation: Operation) -> Mapping[str, Any]:
         """Say what an operation costs, for an answer's `extensions`."""
@@ -280,6 +302,9 @@ class Operations:
     async def _told(self, event: Executor[Any], operation: Operation, context: Context) -> Answer:
         """Answer an event, once for all who would read the same."""
         viewer, sharing = context.viewer, operation.sharing
+        if operation.allow:
+            # The viewer's rights may have changed since this began.
+            operation.allow.check(viewer)
         if not sharing.is_personal:
             viewer = anybody_like(viewer)
 
@@ -297,7 +322,10 @@ class Operations:
         who = context.viewer.scope if sharing.is_personal else (viewer.role, viewer.scopes)
         request = operation.request
         given = {name: value for name, value in (request.variables or {}).items() if name in sharing.variables}
-        variables = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
+        try:
+            variables = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            return await make()
         return await self._shared.answer((node.id, who, variables, request.operation_name, request.query), make)
 
 

@@ -1,9 +1,11 @@
-"""uvicorn's HTTP, less patient: whoever connects and does not say what they want is let go."""
+"""uvicorn's protocols, less patient: whoever says nothing, or nothing but noise, is let go."""
 
 import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
 
 SILENCE_S: Final = 5.0
 HEADERS_S: Final = 1.5
@@ -52,3 +54,67 @@ class Protocol(HttpToolsProtocol):
         transport: Any = self.transport
         if not transport.is_closing():
             transport.close()
+
+
+NOISE_PER_S: Final = 100
+MOST_FRAGMENTS: Final = 5000
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """Reads a socket once in each turn of the loop, and not while its peer does not read either.
+
+    What never becomes a message, pings and pongs and the fragments of one that does not end, is not taken without
+    limit: a socket that sends more of it in a second than `NOISE_PER_S` is closed.
+    """
+
+    _second = 0.0
+    _noise = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, then let others have their turn."""
+        super().data_received(data)
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def resume_writing(self) -> None:
+        """Go on reading too."""
+        super().resume_writing()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not self.read_paused and self.writable.is_set() and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a fragment; an empty one is noise."""
+        if len(self.frames) >= MOST_FRAGMENTS or (not event.data and not event.fin and self._is_too_much()):
+            self._refuse()
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Answer a ping."""
+        if self._is_too_much():
+            self._refuse()
+        else:
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        """Take a pong."""
+        if self._is_too_much():
+            self._refuse()
+        else:
+            super().handle_pong(event)
+
+    def _is_too_much(self) -> bool:
+        now = self.loop.time()
+        if now - self._second >= 1.0:
+            self._second, self._noise = now, 0
+        self._noise += 1
+        return self._noise > NOISE_PER_S
+
+    def _refuse(self) -> None:
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.fail(CloseCode.POLICY_VIOLATION, "Too many frames that say nothing")
+            self.handle_parser_exception()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from models.errors import Refused
 from server import application, metrics
 from server.application import Running
 from server.mongod import Mongod
-from server.protocol import Protocol
+from server.protocol import Protocol, SocketProtocol
 from server.settings import Settings
 
 # In-flight requests and the database must end before a process manager loses its patience, most often after 10 s.
@@ -24,6 +25,12 @@ _GRACE_S: Final = 6
 # A reader that takes nothing for this long, or a peer that vanished, is let go by the kernel, whatever waits for it.
 _UNREAD_MS: Final = 30_000
 _BACKLOG: Final = 2048
+
+
+def _allow_sockets() -> None:
+    """Have as many descriptors as the system grants: 1,024, a usual default, are few sockets."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def serve(
@@ -34,13 +41,14 @@ async def serve(
     `prepare` may use the services before the first request; `announce` is told the URL once they are known to work.
     Raises `Refused` and `MongodError` for what only a person can mend.
     """
+    _allow_sockets()
     listener = _listen(settings.host, settings.port)
     config = uvicorn.Config(
         "server.application:create",
         factory=True,
         workers=settings.workers,
         http=Protocol,
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         ws_max_size=settings.max_body_bytes,
         # 27 kB a socket; 64 to 129 with it.
         ws_per_message_deflate=False,

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from auth.viewer import Viewer
+from graph.context import Context
 from models.errors import Unauthenticated
 from server.connections import ENDED, Connections
 from server.negotiation import EVENT_STREAM
@@ -39,9 +40,9 @@ class EventStreams:
         self.patience_s = patience_s
         self.stopping = asyncio.Event()
 
-    def respond(self, answers: AsyncGenerator[Answer, None], *, request_id: str, viewer: Viewer) -> Response:
+    def respond(self, answers: AsyncGenerator[Answer, None], *, context: Context) -> Response:
         """Give the answers of a subscription as they come, until what the viewer signed in with ends."""
-        return _Stream(self, answers, request_id=request_id, viewer=viewer)
+        return _Stream(self, answers, context=context)
 
 
 class _Stream(Response):
@@ -52,23 +53,21 @@ class _Stream(Response):
         streams: EventStreams,
         answers: AsyncGenerator[Answer, None],
         *,
-        request_id: str,
-        viewer: Viewer,
+        context: Context,
     ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
         self._streams = streams
         self._answers = answers
-        self._request_id = request_id
-        self._viewer = viewer
+        self._context = context
         self._signed_out = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # A stream that is cut for want of a reader, or by our end, has no `complete`: the client is to come back.
         with suppress(TimeoutError):
-            with self._streams.connections.opened(self._viewer, self._told):
+            with self._streams.connections.opened(self._context.viewer, self._told):
                 async with aclosing(self._frames(receive)) as frames:
                     async for frame in frames:
                         async with asyncio.timeout(self._streams.patience_s):
@@ -111,11 +110,14 @@ class _Stream(Response):
             await _cancelled([*ends, *([upcoming] if upcoming else [])])
 
     def _failed(self, error: Exception) -> bytes:
-        return _next(Answer([shown(error, request_id=self._request_id)]))
+        return _next(Answer([shown(error, request_id=self._context.request_id)]))
 
     def _told(self, viewer: Viewer | None) -> None:
         if viewer is None:
             self._signed_out.set()
+        else:
+            # What comes from now on is told with the new rights.
+            self._context.viewer = viewer
 
 
 async def _upcoming(answers: AsyncGenerator[Answer, None]) -> Answer | None:

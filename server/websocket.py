@@ -12,7 +12,9 @@ from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from auth.viewer import NOBODY, Viewer
+from graph.context import Context
 from models.errors import RateLimited, ServiceUnavailable, TooSlow, Unauthenticated
+from models.store import database
 from server import credentials, operations
 from server.connections import ENDED, Connections
 from server.credentials import Door
@@ -41,10 +43,12 @@ class WebSockets:
         init_timeout_s: float = 5.0,
         most_operations: int = 100,
         patience_s: float = 20.0,
+        nobodys_life_s: float = 30.0,
     ) -> None:
         """Take what ends sockets: `stopping` when the process is to end, and readers that do not read for `patience_s`.
 
-        `most_operations`: on one socket at a time.
+        `most_operations`: on one socket at a time; `nobodys_life_s`: how long one is left open on which nobody has
+        signed in and nothing runs.
         """
         self.operations = runner
         self.door = door
@@ -53,6 +57,7 @@ class WebSockets:
         self.init_timeout_s = init_timeout_s
         self.most_operations = most_operations
         self.patience_s = patience_s
+        self.nobodys_life_s = nobodys_life_s
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one socket until it closes."""
@@ -81,6 +86,7 @@ class _Closing(Exception):
 class _Running:
     task: asyncio.Task[None]
     operation: Operation
+    context: Context
 
 
 class _Socket:
@@ -95,6 +101,7 @@ class _Socket:
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._registered = ExitStack()
+        self._idle: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[_Closing] = asyncio.get_running_loop().create_future()
 
     async def serve(self) -> None:
@@ -110,6 +117,8 @@ class _Socket:
                 await self._close(self._closing.result())
         finally:
             self._registered.close()
+            if self._idle:
+                self._idle.cancel()
             reading.cancel()
             stopping.cancel()
             await self._end_all()
@@ -135,8 +144,7 @@ class _Socket:
             case "connection_init":
                 await self._initialise(frame.get("payload"), deadline)
             case "ping":
-                payload = {"payload": frame["payload"]} if "payload" in frame else {}
-                await self._send({"type": "pong", **payload})
+                await self._pong(frame)
             case "pong":
                 pass
             case "subscribe":
@@ -144,27 +152,59 @@ class _Socket:
             case "complete":
                 self._complete(frame["id"])
 
+    async def _pong(self, frame: Mapping[str, Any]) -> None:
+        try:
+            payload = {"payload": frame["payload"]} if "payload" in frame else {}
+            await self._write(orjson.dumps({"type": "pong", **payload}))
+        except TypeError:
+            # JSON is read deeper than it is written; whoever nests so deep wants nothing back.
+            await self._send({"type": "pong"})
+
     async def _initialise(self, payload: Mapping[str, object] | None, deadline: asyncio.Timeout) -> None:
         if self._initialised:
             raise _Closing(_TOO_MANY_INITS, "Too many initialisation requests")
         self._initialised = True
+        door = self._endpoint.door
         try:
-            self._viewer = await self._endpoint.door.recognise(credentials.credentials(self._websocket, payload))
-        except Unauthenticated:
-            raise _Closing(_FORBIDDEN, "Forbidden") from None
+            try:
+                self._viewer = await door.recognise(credentials.credentials(self._websocket, payload))
+            except Unauthenticated:
+                await door.count(NOBODY, self._websocket)
+                raise _Closing(_FORBIDDEN, "Forbidden") from None
+            await door.count(self._viewer, self._websocket)
         except (ServiceUnavailable, RateLimited):
             raise _Closing(_TRY_AGAIN_LATER, "Try again later") from None
+        except database.DatabaseError as error:
+            # Clients come back after 1013, and stay away for good after most others.
+            log.warning("a socket cannot be opened", error=type(error).__name__)
+            raise _Closing(_TRY_AGAIN_LATER, "Try again later") from None
         deadline.reschedule(None)
+        if self._viewer.is_nobody:
+            self._leave_idle_nobody()
         self._registered.enter_context(self._endpoint.connections.opened(self._viewer, self._told))
         self._acknowledged = True
         await self._send({"type": "connection_ack"})
+
+    def _leave_idle_nobody(self) -> None:
+        """Close a socket on which nobody has signed in and nothing runs: there is little that it could be for."""
+
+        def look() -> None:
+            if self._running:
+                self._idle = loop.call_later(self._endpoint.nobodys_life_s, look)
+            else:
+                self._end(_Closing(_UNAUTHORIZED, "Nobody has signed in"))
+
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(self._endpoint.nobodys_life_s, look)
 
     def _told(self, viewer: Viewer | None) -> None:
         if viewer is None:
             self._end(_Closing(_UNAUTHORIZED, ENDED))
         else:
-            # What runs goes on as it began; what is sent from now on is asked with the new rights.
+            # What comes from now on is told with the new rights, and what is sent is asked with them.
             self._viewer = viewer
+            for running in self._running.values():
+                running.context.viewer = viewer
 
     async def _subscribe(self, key: str, payload: object) -> None:
         if not self._acknowledged:
@@ -181,8 +221,10 @@ class _Socket:
         except Exception as error:  # noqa: BLE001  # ends this operation, never the socket with all others on it
             await self._fail(key, [operations.shown(error, request_id=request_id)])
         else:
-            task = asyncio.create_task(self._run(key, operation, request_id))
-            self._running[key] = _Running(task, operation)
+            address = credentials.address(self._websocket)
+            context = self._endpoint.operations.context(self._viewer, request_id=request_id, address=address)
+            task = asyncio.create_task(self._run(key, operation, context))
+            self._running[key] = _Running(task, operation, context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -191,10 +233,8 @@ class _Socket:
         if len(self._running) >= most:
             raise RateLimited(f"A socket carries at most {most} operations at a time.", retry_after_ms=1000)
 
-    async def _run(self, key: str, operation: Operation, request_id: str) -> None:
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        address = credentials.address(self._websocket)
-        context = self._endpoint.operations.context(self._viewer, request_id=request_id, address=address)
+    async def _run(self, key: str, operation: Operation, context: Context) -> None:
+        structlog.contextvars.bind_contextvars(request_id=context.request_id)
         try:
             async with aclosing(self._endpoint.operations.stream(operation, context)) as answers:
                 async for answer in answers:
@@ -204,7 +244,7 @@ class _Socket:
                     await self._next(key, answer)
             await self._finish(key, {"type": "complete"})
         except Exception as error:  # noqa: BLE001  # the operation's end says what happened, and the log the rest
-            failed = operations.shown(error, request_id=request_id)
+            failed = operations.shown(error, request_id=context.request_id)
             await self._finish(key, {"type": "error", "payload": [failed]})
             if isinstance(error, TooSlow):
                 self._end(_Closing(_TRY_AGAIN_LATER, "Reading too slowly"))

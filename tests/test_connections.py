@@ -13,8 +13,10 @@ from tests import factories
 from tests.client import Client, GraphQLErrors
 from tests.factories import PASSWORD, Person
 from tests.processes import Server
+from tests.test_alerts import rule
 from tests.test_keys import REVOKE, mint
 from tests.test_sockets import ALERTS
+from tests.test_usage import collect, event
 from tests.test_users import CHANGE, UPDATE
 
 
@@ -124,3 +126,41 @@ async def test_an_open_socket_keeps_to_new_rights(client: Client, admin: Person)
         assert caught.value.code == "FORBIDDEN"
         await socket.subscribe("last", "{ me { role } }")
         assert await anext(socket.events("last")) == {"me": {"role": "USER"}}
+
+
+async def test_what_an_open_subscription_tells_keeps_to_new_rights(client: Client, admin: Person) -> None:
+    other = await factories.sign_in_admin(client, email="second@example.com")
+    key, _ = await mint(admin, "READ", "MANAGE")
+    await rule(other, name="Watched", threshold="100")
+    asked = "subscription { thresholdAlerts { rule { name } deliveries { id } } }"
+    async with (
+        client.socket() as mine,
+        client.socket() as keys,
+        Client(client.session, client.url, token=admin.access_token).stream(asked) as stream,
+    ):
+        for socket, token in ((mine, admin.access_token), (keys, str(key.token))):
+            await socket.initialise(token)
+            await socket.subscribe("1", asked)
+            await socket.send({"type": "ping"})
+            assert (await socket.receive())["type"] == "pong"
+        await other.client.query(UPDATE, input={"user": admin.id, "role": "USER"})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for number in range(1000):
+                await mine.subscribe(f"probe {number}", "{ users { totalCount } }")
+                probe = await mine.receive()
+                if probe["payload"].get("errors"):
+                    break
+                await mine.receive()
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1.0)
+        while (await mine.receive())["type"] != "complete":
+            pass
+
+        await collect(other.client, event("1", promptTokens=150))
+
+        told = [
+            (await anext(mine.events("1")))["thresholdAlerts"],
+            (await anext(keys.events("1")))["thresholdAlerts"],
+            (await anext(stream.events()))[1]["data"]["thresholdAlerts"],
+        ]
+    assert [each["rule"] for each in told] == [None] * 3

@@ -23,6 +23,12 @@ WIDE = """
 } } } } } } }
 """
 
+MERGED = """
+{ agents { nodes { id } } ...A ...B }
+fragment A on Query { agents { nodes { name } } }
+fragment B on Query { agents { nodes { id name owner { id } } } }
+"""
+
 
 async def refused(client: Client, document: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
     """Send what asks for too much, and give what the one error says of it."""
@@ -101,12 +107,11 @@ async def test_introspection_passes_and_nests_no_further(user: Person) -> None:
         ("query ($n: Int = 1) { agents(first: $n, last: 9) { nodes { id } } }", {}, 11),
         ("query ($f: Date) { agents(first: 2) { nodes { usageTimeline(days: 7, from: $f) { day } } } }", {}, 18),
         (
-            "query ($f: Date) { agents(first: 2) { nodes { usageTimeline(from: $f, to: \"2026-01-07\") { day } } } }",
+            'query ($f: Date) { agents(first: 2) { nodes { usageTimeline(from: $f, to: "2026-01-07") { day } } } }',
             {"f": "2026-01-01"},
             18,
         ),
-        ("{ agents { nodes { id } } ...A ...B } fragment A on Query { agents { nodes { name } } } "
-         "fragment B on Query { agents { nodes { id name owner { id } } } }", {}, 42),
+        (MERGED, {}, 42),
         ("{ usage { timeline { day } } }", {}, 2012),
         ('{ node(id: "QWdlbnQ6MQ==") { ... on Agent { ratings(first: 5) { nodes { stars } } } } }', {}, 8),
     ],

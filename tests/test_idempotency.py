@@ -5,10 +5,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from graphql import OperationType, parse
 
+from auth.viewer import Viewer
+from graph.execution.documents import Document
+from graph.execution.sharing import Sharing
+from models.errors import Conflict
 from models.store import database
 from models.store.database import Database
 from models.store.idempotency import KeptAnswer
+from models.users import Role
+from server.idempotency import once
+from server.operations import Answer, Operation, Request
 from tests import factories
 from tests.client import Client, Reply
 from tests.factories import CREATE_KEY, LOGIN, PASSWORD, Person
@@ -148,3 +156,85 @@ async def test_answers_go_after_a_day(user: Person, store: Database) -> None:
 
     assert kept["created_at"] <= datetime.now(UTC)
     assert indexes["expiry"]["expireAfterSeconds"] == 86_400
+
+
+async def test_variables_that_nest_too_deeply_are_refused(user: Person) -> None:
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+
+    reply = await send(user.client, CREATE, "k1", input=scout(), more=deep)
+
+    assert reply.codes == ["BAD_USER_INPUT"]
+    assert await names(user.client) == []
+
+
+@pytest.mark.parametrize("field", ["changePassword", "createUser"])
+async def test_requests_with_passwords_are_not_kept(admin: Person, store: Database, field: str) -> None:
+    values = {
+        "changePassword": {"currentPassword": PASSWORD, "newPassword": "a better horse"},
+        "createUser": {"email": "new@example.com", "name": "New", "password": "a better horse"},
+    }[field]
+    kind = field[0].upper() + field[1:]
+    document = f"mutation ($input: {kind}Input!) {{ {field}(input: $input) {{ user {{ id }} }} }}"
+
+    reply = await send(admin.client, document, "k1", input=values)
+
+    assert reply.codes == ["BAD_USER_INPUT"]
+    assert await store.handle["kept_answers"].count_documents({}) == 0
+
+
+def failing(*codes: str, path: tuple[str | int, ...] = ("createAgent",), data: object = None) -> Answer:
+    """Make an answer that failed."""
+    errors = [{"message": code, "path": list(path), "extensions": {"code": code}} for code in codes]
+    return Answer(errors, {"createAgent": data}, started=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "expected"),
+    [
+        # Below the mutation's own field: it took effect.
+        ("createAgent", failing("SERVICE_UNAVAILABLE", path=("createAgent", "agent", "owner")), "conflict"),
+        ("createAgent", failing("SERVICE_UNAVAILABLE"), "conflict"),
+        ("createAgent", failing("RATE_LIMITED"), "again"),
+        ("createAgent", failing("NOT_FOUND", "RATE_LIMITED"), "again"),
+        ("createAgent", failing("RATE_LIMITED", data={"agent": {}}), "replayed"),
+        ("createAgent", failing("RATE_LIMITED", "INTERNAL_SERVER_ERROR"), "replayed"),
+        ("createAgent", failing("NOT_FOUND"), "replayed"),
+        ("createAgent", failing("INTERNAL_SERVER_ERROR"), "replayed"),
+        # Counted once however often it is sent: to send it again is what it asks for.
+        ("collectUsage", failing("SERVICE_UNAVAILABLE", path=("collectUsage",)), "again"),
+    ],
+)
+async def test_only_what_surely_did_nothing_is_run_again(
+    store: Database, field: str, first: Answer, expected: str
+) -> None:
+    document = f"mutation {{ {field} {{ x }} }}"
+    tree = parse(document)
+    operation = Operation(
+        document=Document(tree),
+        tree=tree,
+        kind=OperationType.MUTATION,
+        request=Request(document, None, None),
+        cost=1,
+        sharing=Sharing(is_personal=False, variables=frozenset()),
+        allow=None,
+        label=field,
+    )
+    answers = iter([first, Answer((), {field: {"x": 1}}, started=True)])
+
+    async def run() -> Answer:
+        return next(answers)
+
+    async def send_it() -> tuple[Answer, bool]:
+        return await once("k1", operation, viewer, now=datetime.now(UTC), run=run)
+
+    viewer = Viewer(user=database.Key(), role=Role.USER)
+    assert await send_it() == (first, False)
+    if expected == "conflict":
+        with pytest.raises(Conflict):
+            await send_it()
+    else:
+        answer, replayed = await send_it()
+        assert replayed == (expected == "replayed")
+        assert (answer.data == first.data) == replayed

@@ -13,6 +13,7 @@ from graph.language.nodes import decode
 from models.keys import ApiKeyScope
 from tests.client import Client
 from tests.factories import Person
+from tests.processes import Server
 
 TYPENAME = "{ __typename }"
 ALERTS = "subscription { thresholdAlerts { __typename } }"
@@ -262,3 +263,46 @@ async def test_a_frame_too_large_closes(client: Client) -> None:
             await socket.send({"type": "ping", "payload": {"text": "x" * 5_000_000}})
 
         assert (await socket.until_closed()).code in {1009, 1006}
+
+
+# ---------------------------------------------------------------- noise
+
+
+@pytest.mark.parametrize("noise", ["pings", "pongs", "empty fragments"])
+async def test_a_socket_that_sends_nothing_but_noise_is_closed(client: Client, noise: str) -> None:
+    send = {
+        "pings": lambda writer: writer.send_frame(b"x" * 125, aiohttp.WSMsgType.PING),
+        "pongs": lambda writer: writer.send_frame(b"", aiohttp.WSMsgType.PONG),
+        "empty fragments": lambda writer: writer.transport.write(b"\x00\x80\x00\x00\x00\x00"),
+    }[noise]
+    async with client.socket() as socket:
+        await socket.initialise()
+        writer: Any = socket.raw._writer  # noqa: SLF001  # aiohttp sends no such frames by itself
+        if noise == "empty fragments":
+            writer.transport.write(b"\x01\x80\x00\x00\x00\x00")
+        with suppress(aiohttp.ClientConnectionResetError):
+            for _ in range(300):
+                sent = send(writer)  # type: ignore[no-untyped-call]  # each of the three
+                if sent is not None:
+                    await sent
+
+        assert (await socket.until_closed()).code == 1008
+
+
+async def test_a_ping_that_nests_deeper_than_can_be_written_is_answered_all_the_same(client: Client) -> None:
+    async with client.socket() as socket:
+        await socket.send('{"type": "ping", "payload": {"a": ' + "[" * 400 + "]" * 400 + "}}")
+
+        assert await socket.receive() == {"type": "pong"}
+
+
+async def test_opening_sockets_is_counted_like_requests(client: Client, server: Server, mongodb_uri: str) -> None:
+    async with Server(mongodb_uri, **server.settings | {"REQUESTS_PER_MINUTE_SIGNED_OUT": "20"}) as another:
+        codes = []
+        for _ in range(30):
+            async with Client(client.session, another.graphql).socket() as socket:
+                await socket.send({"type": "connection_init", "payload": {"authorization": "Bearer ahk_nonsense"}})
+                codes.append((await socket.until_closed()).code)
+
+    assert codes[:20] == [4403] * 20
+    assert 1013 in codes[20:]

@@ -5,6 +5,7 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 import strawberry
+from graphql import GraphQLField
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info as StrawberryInfo
 
@@ -33,6 +34,13 @@ class Allow(FieldExtension):
         self.permission.check(info.context.viewer)
         result = next_(source, info, **arguments)
         return await result if isawaitable(result) else result
+
+
+def permission(field: GraphQLField) -> Permission | None:
+    """Find who may use a root field; None for one that is not made here."""
+    definition = field.extensions.get("strawberry-definition")
+    found = [each.permission for each in getattr(definition, "extensions", ()) if isinstance(each, Allow)]
+    return found[0] if found else None
 
 
 def query(*, allow: Permission, weight: int = 0) -> Callable[[R], Any]:

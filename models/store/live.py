@@ -22,7 +22,7 @@ _PAGE = 500
 _LAG: Final = Gauge(
     "agenthub_change_stream_lag_seconds",
     "From the last followed change to its arrival here, by the clocks of database and process.",
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 _SEEN: Final = Gauge(
     "agenthub_last_number", "Number of the last document of a followed kind.", ["kind"], multiprocess_mode="max"
