@@ -184,7 +184,7 @@ async def test_requests_are_counted_per_person_key_and_address_on_all_processes(
             await socket.initialise(user.access_token)
             mine = await asked(user.client, 60)
             # However slow the machine is: what comes back meanwhile is one in a second and a half.
-            assert 1 <= refused(mine) <= 20
+            assert 1 <= refused(mine) <= 21
             last = mine[-1]
             assert last.status == 429
             assert 0 < int(last.headers["Retry-After"]) <= 3
