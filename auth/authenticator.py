@@ -1,5 +1,7 @@
 """Cookie, Bearer or connection_init to a Viewer."""
 
+import hashlib
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,13 +17,25 @@ from models.store.database import Row
 from models.users import Role
 
 _NOTED_EVERY: Final = timedelta(minutes=1)
+_MOST_REMEMBERED: Final = 10_000
 
 
 class Authenticator:
-    """Says who asks. Session, account and key are read at each request, so that ending one shuts it out at once."""
+    """Says who asks. Session, account and key are read once a second for each caller.
 
-    def __init__(self, tokens: TokenMaker) -> None:
+    What ends one here shuts it out at once (`forget`); what ends it on another process, within that second.
+    """
+
+    def __init__(self, tokens: TokenMaker, *, remembered_s: float = 1.0) -> None:
         self._tokens = tokens
+        self._remembered_s = remembered_s
+        self._recent: dict[bytes, tuple[float, Viewer]] = {}
+        self._forgotten = 0
+
+    def forget(self) -> None:
+        """Read anew who anybody is: somebody's rights may have changed."""
+        self._recent.clear()
+        self._forgotten += 1
 
     async def authenticate(self, authorization: str | None, cookie: str | None) -> Viewer:
         """Read a Bearer value, else a cookie. Raises `Unauthenticated` for a Bearer that is not good.
@@ -35,15 +49,29 @@ class Authenticator:
             credential = credential.strip()
             if scheme.lower() != "bearer" or not credential:
                 raise Unauthenticated("The Authorization header reads `Bearer` and a token or an API key.")
-            if credential.startswith(minting.MARK):
-                return await self._by_key(credential, now=now)
-            return await self._by_token(credential, now=now)
+            return await self._recognise(credential, now=now)
         if cookie is not None:
             try:
-                return await self._by_token(cookie, now=now)
+                return await self._recognise(cookie, now=now)
             except Unauthenticated:
                 return NOBODY
         return NOBODY
+
+    async def _recognise(self, credential: str, *, now: datetime) -> Viewer:
+        digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
+        clock = time.monotonic()
+        until, viewer = self._recent.get(digest, (0.0, NOBODY))
+        if clock < until and (viewer.expires_at is None or now < viewer.expires_at):
+            return viewer
+        forgotten = self._forgotten
+        find = self._by_key if credential.startswith(minting.MARK) else self._by_token
+        viewer = await find(credential, now=now)
+        # What was read before something changed must not be remembered after it.
+        if forgotten == self._forgotten:
+            if len(self._recent) >= _MOST_REMEMBERED:
+                self._recent.clear()
+            self._recent[digest] = clock + self._remembered_s, viewer
+        return viewer
 
     async def again(self, viewers: Collection[Viewer]) -> Mapping[Viewer, Viewer | None]:
         """Say who many are by now: the same, with other rights, or nobody any more (None)."""

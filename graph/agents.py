@@ -13,7 +13,7 @@ from auth.permissions import Permission, readers
 from graph.alerts import LIST, Alert, Discipline
 from graph.context import Context, Info
 from graph.language import nodes, pages
-from graph.language.describe import changes, field, input_type, object_type, one_of
+from graph.language.describe import changes, input_type, object_type, one_of, reading
 from graph.language.enums import expose
 from graph.language.nodes import Node
 from graph.language.pages import After, Connection, First
@@ -69,43 +69,43 @@ class Agent(Node):
     updated_at: datetime
     """When what is written about it last changed; use and ratings do not count."""
 
-    @field
+    @reading("usage")
     def usage(self) -> UsageTotals:
         """Give everything since the agent is known."""
         return UsageTotals.of_lifetime(self.row["usage"])
 
-    @field
+    @reading("rating")
     def rating(self) -> RatingSummary:
         """Give what people think of it."""
         return RatingSummary.of(self.row)
 
-    @field
+    @reading("owner")
     async def owner(self, info: Info) -> Annotated["User", strawberry.lazy("graph.users")] | None:
         """Who may change it, beside admins; null while nobody has claimed it."""
         row = await info.context.find(users.by_keys, self.row["owner"])
         return graph.users.User.of(row) if row else None
 
-    @field
+    @reading()
     async def usage_timeline(self, info: Info, days: Days = 30, from_: From = None, to: To = None) -> list[UsageDay]:
         """Its use day by day, ascending, days without use as zeros; at most 366 days."""
         today = kept.today(info.context.now, info.context.services.zone)
         first, last = kept.window(days, from_, to, today=today)
         return UsageDay.of(await info.context.load(kept.timelines, self.key, first=first, last=last))
 
-    @field
+    @reading()
     async def usage_by_hour(self, info: Info, hours: Hours = 24) -> list[UsageHour]:
         """Its use hour by hour up to now, ascending, hours without use as zeros; at most 744 hours."""
         since, count = kept.hours_back(hours, now=info.context.now)
         return UsageHour.of(await info.context.load(kept.hourly, self.key, since=since, hours=count))
 
-    @field
+    @reading("rating")
     async def ratings(self, info: Info, first: First = None, after: After = None) -> Connection[Rating]:
         """Its ratings, newest first."""
         wanted = pages.asked("ratings", ratings.NEWEST, first=first, after=after)
         page = await info.context.load(ratings.newest, self.key, window=wanted.window)
         return wanted.connection(page, Rating.of, RatingSummary.of(self.row).total)
 
-    @field
+    @reading()
     async def alerts(self, info: Info, first: First = None, after: After = None) -> Connection[Alert]:
         """Its alerts, newest first."""
         wanted = pages.asked(LIST, raised.NEWEST, first=first, after=after)

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 import strawberry
@@ -49,6 +49,8 @@ class Context:
     address: str
     viewer: Viewer = NOBODY
     loaders: Loaders = field(default_factory=Loaders)
+    # Kept with the document that is run.
+    kept: dict[Any, Any] = field(default_factory=dict)
     # What a sign-in or sign-out wants of the answer's cookies; the transport that has an answer to put them on sets
     # them. `False` forgets, a Tokens sets.
     cookies: Tokens | bool | None = None

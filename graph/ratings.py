@@ -1,7 +1,7 @@
 """Ratings as clients see and give them."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import strawberry
 from strawberry import ID, Private
@@ -44,15 +44,18 @@ class RatingSummary:
         return self.count
 
     @classmethod
-    def of(cls, agent: Row) -> Self:
+    def of(cls, agent: Row) -> "RatingSummary":
         """Shape what an agent's row keeps of its ratings."""
-        stars = agent["rating"]
-        return cls(
-            agent=agent["_id"],
-            average=stars["average"],
-            count=stars["count"],
-            distribution=[stars["distribution"][str(n)] for n in range(1, 6)],
-        )
+        return _summary(agent)
+
+
+_summary = reader(
+    RatingSummary,
+    agent=lambda row: row["_id"],
+    average=lambda row: row["rating"]["average"],
+    count=lambda row: row["rating"]["count"],
+    distribution=lambda row: [row["rating"]["distribution"][str(n)] for n in range(1, 6)],
+)
 
 
 @object_type

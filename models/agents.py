@@ -239,11 +239,13 @@ async def by_names(names: Sequence[str], *, session: Session) -> Mapping[str, Ro
     return {row["name"]: row async for row in database.collection(Agent).find(where, session=session)}
 
 
-async def page(chosen: Filter, *, order: Order, window: Window) -> Page:
-    """Read one page; by the index of its order, unless words are searched."""
+async def page(chosen: Filter, *, order: Order, window: Window, needed: Mapping[str, int] | None = None) -> Page:
+    """Read one page, of each row only what is `needed`; by the index of its order, unless words are searched."""
     hint = None if chosen.search else f"by {order.field}"
+    # A page tells its places by the field of its order.
+    projection = {"words": 0} if needed is None else {**needed, order.field.partition(".")[0]: 1}
     return await pages.read(
-        database.collection(Agent), chosen.where(), order=order, window=window, projection={"words": 0}, hint=hint
+        database.collection(Agent), chosen.where(), order=order, window=window, projection=projection, hint=hint
     )
 
 

@@ -26,6 +26,7 @@ from graph.language import nodes, pages
 from graph.language.describe import object_type
 from graph.language.guards import mutation, query
 from graph.language.pages import After, Before, Connection, First, Last
+from graph.language.rows import needed
 from models import agents
 
 Search = Annotated[
@@ -50,6 +51,7 @@ class AgentQueries:
     @query(allow=readers)
     async def agents(
         self,
+        info: Info,
         search: Search = None,
         filter: Annotated[AgentFilter | None, strawberry.argument(description="Only these.")] = None,
         order: Annotated[AgentOrder | None, strawberry.argument(description="By name, when left out.")] = None,
@@ -62,7 +64,7 @@ class AgentQueries:
         by = order.read() if order else agents.BY_NAME
         wanted = pages.asked("agents", by, first=first, after=after, last=last, before=before)
         chosen = (filter or AgentFilter()).read(search)
-        page = await agents.page(chosen, order=by, window=wanted.window)
+        page = await agents.page(chosen, order=by, window=wanted.window, needed=needed(info, Agent))
         return wanted.connection(page, Agent.of, partial(agents.count, chosen))
 
 

@@ -211,7 +211,9 @@ async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[Non
 
 def _routes(settings: Settings, parts: Running, streams: EventStreams, *, tracing: Tracing) -> Iterator[BaseRoute]:
     trusted = TrustedDocuments.load(settings.trusted_documents, mode=settings.trusted_documents_mode)
-    runner = Operations(parts.schema, parts.services, trusted=trusted, tracing=tracing)
+    runner = Operations(
+        parts.schema, parts.services, trusted=trusted, tracing=tracing, forget=parts.authenticator.forget
+    )
     requests = Requests(
         per_minute=settings.requests_per_minute, per_minute_of_nobody=settings.requests_per_minute_signed_out
     )

@@ -1,6 +1,6 @@
 """One GraphQL request, whatever brought it: its parts checked, its operation chosen and run, its answer made."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from graphql.execution import Executor
 from prometheus_client import Counter, Histogram
 from strawberry.execution import optimized_is_awaitable
 
-from auth.permissions import Permission
+from auth.permissions import Permission, collectors
 from auth.viewer import Viewer, anybody_like
 from graph.context import Context, Services
 from graph.execution.cost import over
@@ -165,11 +165,24 @@ class Operations:
     which there are none but the document cache (measured: 62 us a request against 27).
     """
 
-    def __init__(self, schema: Schema, services: Services, *, trusted: TrustedDocuments, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        services: Services,
+        *,
+        trusted: TrustedDocuments,
+        tracing: Tracing,
+        forget: Callable[[], None],
+    ) -> None:
+        """`forget` is called after whatever may have changed who somebody is, or what they may do."""
         self._schema = schema
         self._core = schema._schema  # noqa: SLF001  # Strawberry shows no public way to the schema it built
         self._services = services
         self._trusted = trusted
+        self._forget = forget
+        mutations = self._core.mutation_type
+        fields = mutations.fields if mutations else {}
+        self._reports = {name for name, field in fields.items() if permission(field) is collectors}
         self.tracing = tracing
         self._shared: FanOut[Answer] = FanOut()
 
@@ -241,13 +254,19 @@ class Operations:
         """Run a query or a mutation."""
         structlog.contextvars.bind_contextvars(operation=operation.label)
         with _TIME.labels(operation.label).time(), self.tracing.operation(operation.kind.value, operation.label):
-            answer = await self._run(operation, context)
+            try:
+                answer = await self._run(operation, context)
+            finally:
+                if operation.kind is OperationType.MUTATION and operation.label not in self._reports:
+                    # Any of the others may have ended a session or a key, or changed what somebody may do.
+                    self._forget()
         for code in {error["extensions"]["code"] for error in answer.errors}:
             _ERRORS.labels(operation.label, code).inc()
         return answer
 
     def _executor(self, operation: Operation, context: Context) -> Executor[Any] | list[GraphQLError]:
         document = operation.document
+        context.kept = document.kept
         return PlannedExecutor.build(
             self._core,
             operation.tree,

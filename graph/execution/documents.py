@@ -4,6 +4,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphql import (
     DirectiveNode,
@@ -46,6 +47,8 @@ class Document:
     tree: DocumentNode | None
     errors: tuple[GraphQLError, ...] = ()
     plans: Plans = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
+    """What others work out once for the document."""
     conditions: Sequence[str] = ()
     """The variables on which `@skip` and `@include` depend."""
     weights: dict[str | None, Weight] = field(default_factory=dict)

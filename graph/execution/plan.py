@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
+from inspect import getattr_static
 from typing import Any, Final, TypeAlias
 
 from graphql import (
@@ -36,6 +37,8 @@ from graphql.pyutils import Path
 from strawberry.schema.schema_converter import get_arguments
 from strawberry.types import Info
 from strawberry.types.field import StrawberryField
+
+from graph.language.rows import Derived, Value
 
 Holders: TypeAlias = tuple[list[Any], list[dict[str, Any]]]
 """The objects whose field is to be resolved, and beside each the part of the answer that waits for it."""
@@ -168,13 +171,18 @@ class _Writer:
             self.line(depth, f"{name} = {write}({name}) if {is_plain} else {slow}({name})")
         else:
             is_plain = _KEEPING.get(kind.name, "False").format(v=name)
-            self.line(depth, f"if not ({is_plain}): {name} = {slow}({name})")
+            is_null = f"{name} is not None and " if nullable else ""
+            self.line(depth, f"if {is_null}not ({is_plain}): {name} = {slow}({name})")
 
     def _object(self, kind: GraphQLObjectType, name: str, details: list[FieldDetails], *, depth: int) -> None:
+        origin: type = getattr(kind.extensions.get("strawberry-definition"), "origin", object)
         if kind.is_type_of:
-            origin = getattr(kind.extensions.get("strawberry-definition"), "origin", None)
             # A subclass may be another type; graphql-core asks it.
             self.line(depth, f"if {name}.__class__ is not {self._name(origin)}: raise Surprise")
+        row = ""
+        if any(isinstance(each, Value | Derived) for each in vars(origin).values()):
+            row = f"r{len(self._lines)}"
+            self.line(depth, f"{row} = {name}.row")
         pairs: list[str] = []
         later: list[str] = []
         for answer, selected in self._executor.collect_subfields(kind, details).grouped_field_set.items():
@@ -191,9 +199,8 @@ class _Writer:
                 pairs.append(f"{answer!r}: None")
             else:
                 field = kind.fields[selected[0].node.name.value]
-                pairs.append(
-                    f"{answer!r}: {self.value(field.type, self._source(definition, name), selected, depth=depth)}"
-                )
+                source = self._source(definition, name, origin, row)
+                pairs.append(f"{answer!r}: {self.value(field.type, source, selected, depth=depth)}")
         holder = f"d{len(self._lines)}"
         self.line(depth, f"{holder} = {{{', '.join(pairs)}}}")
         for each in later:
@@ -201,9 +208,15 @@ class _Writer:
         self.line(depth, f"{name} = {holder}")
         self._later += later
 
-    def _source(self, definition: StrawberryField, name: str) -> str:
+    def _source(self, definition: StrawberryField, name: str, origin: type, row: str) -> str:  # all apart
         if definition.base_resolver:
             return f"{self._name(definition.base_resolver.wrapped_func)}({name})"
+        attribute = getattr_static(origin, definition.python_name, None)
+        if isinstance(attribute, Value):
+            default = "" if attribute.default is None else f", {self._name(attribute.default)}"
+            return f"{row}.get({attribute.key!r}{default})"
+        if isinstance(attribute, Derived):
+            return f"{self._name(attribute.look)}({row})"
         return f"{name}.{definition.python_name}"
 
 

@@ -10,6 +10,9 @@ import strawberry
 
 T = TypeVar("T")
 
+READS: Final = "reads"
+"""The mark, in a field's metadata, of what it needs of the row behind its object."""
+
 PERSONAL: Final = "personal"
 """The mark, in a field's metadata, of what depends on the very person who asks, and not only on their rights."""
 
@@ -41,6 +44,11 @@ def one_of(cls: type[T]) -> type[T]:
 def field(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for whatever the resolver gives
     """Make a method a field, described by its docstring."""
     return strawberry.field(resolver, description=words(resolver))
+
+
+def reading(*keys: str) -> Callable[[Callable[..., T]], Any]:
+    """Make a method a field that needs no more of its object's row than these keys, beside `_id`."""
+    return lambda resolver: strawberry.field(resolver, description=words(resolver), metadata={READS: keys})
 
 
 def personal(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for whatever the resolver gives

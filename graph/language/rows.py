@@ -1,13 +1,53 @@
 """From a stored row to a GraphQL type: fields of one name meet, so that adding one touches document and type alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from inspect import getattr_static
+from typing import Any, TypeVar, overload
 
+from graphql import FieldNode, FragmentSpreadNode, GraphQLObjectType, GraphQLResolveInfo, InlineFragmentNode
+from strawberry.types import Info
+
+from graph.language.describe import READS
 from graph.language.nodes import Node, encode
 from models.store.database import Row
 
 T = TypeVar("T")
+
+
+class Value:
+    """A field that stands in the row of its object, under a key."""
+
+    __slots__ = ("default", "key")
+
+    def __init__(self, key: str, default: object = None) -> None:
+        self.key = key
+        self.default = default
+
+    @overload
+    def __get__(self, item: None, kind: type) -> "Value": ...
+    @overload
+    def __get__(self, item: object, kind: type) -> Any: ...  # noqa: ANN401  # whatever is stored
+    def __get__(self, item: Any, kind: type) -> Any:
+        """Read it."""
+        return self if item is None else item.row.get(self.key, self.default)
+
+
+class Derived:
+    """A field that needs another look at the row; made only when asked for."""
+
+    __slots__ = ("look",)
+
+    def __init__(self, look: Callable[[Row], Any]) -> None:
+        self.look = look
+
+    @overload
+    def __get__(self, item: None, kind: type) -> "Derived": ...
+    @overload
+    def __get__(self, item: object, kind: type) -> Any: ...  # noqa: ANN401  # whatever is made of it
+    def __get__(self, item: Any, kind: type) -> Any:
+        """Make it."""
+        return self if item is None else self.look(item.row)
 
 
 def made(cls: type[T], values: dict[str, Any]) -> T:
@@ -20,26 +60,78 @@ def made(cls: type[T], values: dict[str, Any]) -> T:
 def reader(cls: type[T], **derive: Callable[[Row], Any]) -> Callable[[Row], T]:
     """Make the function that builds `cls` from a row.
 
-    Every constructor field takes the row's value of the same name (its default where the row has none); `derive`
-    names the few that need another look at the row. A Node's `id` and `key` come from `_id`; a field named `row` is
-    the row itself.
-
-    The function is generated, and makes its objects as `made` does.
+    Every constructor field is the row's value of the same name (its default where the row has none); `derive` names
+    the few that need another look at the row. A Node's `id` and `key` come from `_id`; `row` is the row itself.
+    Objects hold their row and nothing else: what nobody asks for is not made.
     """
-    names: dict[str, Any] = {"made": made, "cls": cls, "encode": encode}
-    values = {name: f"derive_{name}(row)" for name in derive}
-    names |= {f"derive_{name}": look for name, look in derive.items()}
     if issubclass(cls, Node):
-        values |= {"key": "row['_id']", "id": f"encode({cls.__name__!r}, row['_id'])"}
+        kind = cls.__name__
+        cls.key = Value("_id")
+        cls.id = Derived(lambda row: encode(kind, row["_id"]))  # type: ignore[assignment]  # a field by another means
     for item in fields(cls):  # type: ignore[arg-type]  # every Strawberry type is a dataclass
-        if item.name == "row":
-            values["row"] = "row"
-        elif item.init and item.name not in values:
+        if item.name in derive:
+            setattr(cls, item.name, Derived(derive[item.name]))
+        elif item.init and item.name not in {"row", "id", "key"}:
             default = item.default_factory() if item.default_factory is not MISSING else item.default
-            names[f"default_{item.name}"] = None if default is MISSING else default
-            values[item.name] = f"get({item.name!r}, default_{item.name})"
-    pairs = ", ".join(f"{name!r}: {value}" for name, value in values.items())
-    source = f"def read(row):\n    get = row.get\n    return made(cls, {{{pairs}}})"
-    exec(compile(source, f"<reader of {cls.__name__}>", "exec"), names)  # noqa: S102  # of this module's own words
-    read: Callable[[Row], T] = names["read"]
+            setattr(cls, item.name, Value(item.name, None if default is MISSING else default))
+
+    def read(row: Row) -> T:
+        return made(cls, {"row": row})
+
     return read
+
+
+# ---------------------------------------------------------------- what a selection needs of its rows
+
+
+def needed(info: Info, cls: type) -> Mapping[str, int] | None:
+    """Name what a field's selection needs of the rows behind each `cls` that it lists; None for everything.
+
+    The answer is a projection. A field by a method needs what its `reads` say, and everything where they say nothing.
+    """
+    raw: GraphQLResolveInfo[Any] = info._raw_info  # noqa: SLF001  # Strawberry shows the selection only as objects of its own
+    key = ("needed", cls, *map(id, raw.field_nodes))
+    kept = info.context.kept
+    if key not in kept:
+        keys = _keys(raw, cls)
+        kept[key] = None if None in keys else dict.fromkeys(sorted(filter(None, keys)), 1)
+    found: Mapping[str, int] | None = kept[key]
+    return found
+
+
+def _keys(raw: GraphQLResolveInfo[Any], cls: type) -> set[str | None]:
+    """Give the keys of what is selected; None among them stands for everything."""
+    kind = raw.schema.type_map[cls.__strawberry_definition__.name]  # type: ignore[attr-defined]  # Strawberry sets it
+    nodes: list[FieldNode] = []
+    for top in _fields(raw, raw.field_nodes):
+        if top.name.value == "nodes":
+            nodes += _fields(raw, [top])
+        elif top.name.value == "edges":
+            nodes += [
+                field for edge in _fields(raw, [top]) if edge.name.value == "node" for field in _fields(raw, [edge])
+            ]
+    assert isinstance(kind, GraphQLObjectType)  # noqa: S101  # tells the type checker
+    found: set[str | None] = {"_id"}
+    for name in {each.name.value for each in nodes} & kind.fields.keys():
+        definition = kind.fields[name].extensions["strawberry-definition"]
+        attribute = getattr_static(cls, definition.python_name)
+        if isinstance(attribute, Value):
+            found.add(attribute.key)
+        elif definition.python_name != "id":
+            found.update(definition.metadata.get(READS, (None,)))
+    return found
+
+
+def _fields(raw: GraphQLResolveInfo[Any], parents: Iterable[FieldNode]) -> Iterator[FieldNode]:
+    waiting = [each.selection_set for each in parents]
+    spread: set[str] = set()
+    while waiting:
+        selections = waiting.pop()
+        for each in selections.selections if selections else ():
+            if isinstance(each, FieldNode):
+                yield each
+            elif isinstance(each, InlineFragmentNode):
+                waiting.append(each.selection_set)
+            elif isinstance(each, FragmentSpreadNode) and each.name.value not in spread:
+                spread.add(each.name.value)
+                waiting.append(raw.fragments[each.name.value].selection_set)

@@ -9,6 +9,7 @@ import strawberry
 from strawberry.types.scalar import ScalarDefinition
 
 from graph.language.errors import ScalarFault
+from models.store.database import STORED_ZONE
 
 BigInt = NewType("BigInt", int)
 JSON = NewType("JSON", object)
@@ -35,7 +36,9 @@ def _parse_datetime(value: object) -> datetime:
 
 
 def _serialize_datetime(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if value.tzinfo is not UTC and value.tzinfo is not STORED_ZONE:
+        value = value.astimezone(UTC)
+    return f"{value.replace(tzinfo=None).isoformat()}Z"
 
 
 def _parse_date(value: object) -> date:

@@ -73,16 +73,12 @@ class UsageTotals:
     @classmethod
     def of_totals(cls, totals: Totals) -> "UsageTotals":
         """Shape sums over days."""
-        return _totals({**totals.sums, "first_used_at": totals.first_used_at, "last_used_at": totals.last_used_at})
-
-
-def _total(sums: Row) -> int:
-    return sum(sums.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "unsplit_tokens"))
+        sums = {**totals.sums, "total_tokens": totals.total_tokens}
+        return _totals({**sums, "first_used_at": totals.first_used_at, "last_used_at": totals.last_used_at})
 
 
 _totals = reader(
     UsageTotals,
-    total_tokens=_total,
     cost=lambda sums: as_usd(sums.get("cost_nanodollars", 0)),
     average_latency_ms=lambda sums: sums["latency_ms"] / sums["timed_events"] if sums.get("timed_events") else None,
 )

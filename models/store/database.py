@@ -1,8 +1,8 @@
 """MongoDB as the house knows it: connect, bind documents, run transactions. The only module that names the driver."""
 
 import asyncio
-import base64
 import random
+from binascii import b2a_base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from beanie import Document, init_beanie
 from bson import ObjectId
+from bson.tz_util import utc
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
     AsyncIOMotorClientSession,
@@ -39,6 +40,7 @@ __all__ = [
     "ASCENDING",
     "DESCENDING",
     "MAJORITY_READ",
+    "STORED_ZONE",
     "Database",
     "DatabaseError",
     "DuplicateKeyError",
@@ -66,6 +68,8 @@ Row = Mapping[str, Any]
 """A stored document as the driver reads it: names as stored, times aware and in UTC."""
 
 Key = ObjectId
+STORED_ZONE = utc
+"""The zone of the times that the driver reads: UTC."""
 Session = AsyncIOMotorClientSession
 Collection = AsyncIOMotorCollection[dict[str, Any]]
 Handle = AsyncIOMotorDatabase[dict[str, Any]]
@@ -93,7 +97,7 @@ D = TypeVar("D", bound=Document)
 
 def global_id(kind: str, key: Key | int | str) -> str:
     """Make the id by which clients know a stored document: the type's name and its key, in base64."""
-    return base64.b64encode(f"{kind}:{key}".encode()).decode()
+    return b2a_base64(f"{kind}:{key}".encode(), newline=False).decode()
 
 
 class Stored(Document):
