@@ -167,7 +167,7 @@ async def bulk(store: Database, count: int, now: datetime) -> str:
         writing = asyncio.create_task(_insert(raw, rows))
     if writing:
         await writing
-    async with await store.client.start_session() as session:
+    async with store.client.start_session() as session:
         await tallying.add_totals(tally.totals, tally.spans, session=session)
         await days.add(UsageMonth, tally.days, used=tally.used, session=session)
     return secret

@@ -263,7 +263,7 @@ async def counts(owners: Sequence[Key]) -> Mapping[Key, int]:
         {"$match": {"owner": {"$in": list(owners)}, "deleted_at": None}},
         {"$group": {"_id": "$owner", "count": {"$sum": 1}}},
     ]
-    return {row["_id"]: row["count"] async for row in database.collection(Agent).aggregate(pipeline)}
+    return {row["_id"]: row["count"] for row in await database.aggregate(Agent, pipeline)}
 
 
 async def count(chosen: Filter) -> int:
@@ -303,10 +303,10 @@ async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None,
         before = await _mine(ref, only_owner, session=session)
         if all(before[name] == value for name, value in changed.items()):
             return before
-        after: Row = await database.collection(Agent).find_one_and_update(
+        after: Row = await database.change_and_read(
+            database.collection(Agent),
             {"_id": before["_id"]},
             {"$set": {**changed, **derived({**before, **changed}), "updated_at": now}},
-            return_document=ReturnDocument.AFTER,
             session=session,
         )
         return after

@@ -76,14 +76,14 @@ async def find(key: Key) -> Row | None:
 
 async def usable(digest: str, *, now: datetime) -> Row | None:
     """Find the key with this hash that is neither revoked nor expired, and whose owner is active; with their role."""
-    rows = await database.collection(ApiKey).aggregate(_usable({"hash": digest}, now=now)).to_list(1)
+    rows = await database.aggregate(ApiKey, _usable({"hash": digest}, now=now))
     return rows[0] if rows else None
 
 
 async def all_usable(keys: Sequence[Key], *, now: datetime) -> Mapping[Key, Row]:
     """Find those of many keys that are still good, each with its owner's role."""
-    found = database.collection(ApiKey).aggregate(_usable({"_id": {"$in": list(keys)}}, now=now))
-    return {row["_id"]: row async for row in found}
+    found = await database.aggregate(ApiKey, _usable({"_id": {"$in": list(keys)}}, now=now))
+    return {row["_id"]: row for row in found}
 
 
 # ---------------------------------------------------------------- writes

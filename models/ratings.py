@@ -10,7 +10,7 @@ from models import agents, text
 from models.agents import Agent
 from models.errors import NotFound
 from models.store import database, pages
-from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, ReturnDocument, Row, Session, Stored
+from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, Row, Session, Stored
 from models.store.pages import Order, Page, Window
 
 
@@ -93,11 +93,11 @@ async def rate(ref: agents.Ref, *, by: Key, stars: int, comment: str | None, now
         mine = {"agent": agent["_id"], "user": by}
         before = await rows.find_one(mine, session=session)
         after = await _move(agent["_id"], old=before["stars"] if before else None, new=stars, session=session)
-        rating: Row = await rows.find_one_and_update(
+        rating: Row = await database.change_and_read(
+            rows,
             mine,
             {"$set": {**said, "updated_at": now}, "$setOnInsert": {"created_at": now}},
             upsert=True,
-            return_document=ReturnDocument.AFTER,
             session=session,
         )
         return rating, after
@@ -136,10 +136,10 @@ async def _move(agent: Key, *, old: int | None, new: int | None, session: Sessio
                 field = f"rating.distribution.{stars}"
                 changes[field] = _plus(field, change)
     average = {"$cond": ["$rating.count", {"$divide": ["$rating.sum", "$rating.count"]}, None]}
-    after: Row = await database.collection(Agent).find_one_and_update(
+    after: Row = await database.change_and_read(
+        database.collection(Agent),
         {"_id": agent},
         [{"$set": changes}, {"$set": {"rating.average": average}}],
-        return_document=ReturnDocument.AFTER,
         session=session,
     )
     return after

@@ -35,13 +35,13 @@ class Session(Stored):
 
 async def living(session: Key, *, now: datetime) -> Row | None:
     """Find a session that goes on together with its active `person`; None when either has ended."""
-    rows = await database.collection(Session).aggregate(_living([session], now=now)).to_list(1)
+    rows = await database.aggregate(Session, _living([session], now=now))
     return rows[0] if rows else None
 
 
 async def all_living(keys: Sequence[Key], *, now: datetime) -> Mapping[Key, Row]:
     """Find those of many sessions that go on, each with its active `person`."""
-    return {row["_id"]: row async for row in database.collection(Session).aggregate(_living(keys, now=now))}
+    return {row["_id"]: row for row in await database.aggregate(Session, _living(keys, now=now))}
 
 
 async def began_at(user: Key, address: str) -> bool:

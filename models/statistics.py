@@ -63,7 +63,7 @@ async def shares() -> Shares:
         {"$project": {"status": 1, "audit_status": 1, "discipline": 1, "project": 1, "owner": 1, "_id": 0}},
         {"$facet": {**by, "unclaimed": [{"$match": {"owner": None}}, {"$count": "count"}]}},
     ]
-    (found,) = await database.collection(Agent).aggregate(pipeline).to_list(1)
+    (found,) = await database.aggregate(Agent, pipeline)
     counts = {name: {row["_id"]: row["count"] for row in found[name]} for name in by}
     return Shares(
         total=sum(counts["status"].values()),
@@ -94,7 +94,7 @@ async def people(now: datetime) -> People:
         "seen_last_month": seen(30),
         "last_seen_at": {"$max": "$last_seen_at"},
     }
-    (row,) = await database.collection(User).aggregate([{"$group": group}, {"$unset": "_id"}]).to_list(1)
+    (row,) = await database.aggregate(User, [{"$group": group}, {"$unset": "_id"}])
     return People(**row)
 
 
@@ -108,7 +108,7 @@ async def months(today: date) -> Months:
         "last_to_date": _summed({"period": last}, by="$period", only=until_today),
     }
     pipeline: list[Row] = [{"$match": {"period": {"$in": [this, last]}}}, {"$facet": facets}]
-    (found,) = await database.collection(UsageMonth).aggregate(pipeline).to_list(1)
+    (found,) = await database.aggregate(UsageMonth, pipeline)
     return Months(**{name: _totals(rows[0]) if rows else Totals() for name, rows in found.items()})
 
 
@@ -122,7 +122,7 @@ async def top_agents(today: date, *, count: int) -> Sequence[tuple[Key, Totals]]
         {"$sort": {"tokens": -1, "_id": 1}},
         {"$limit": count},
     ]
-    return [(row["_id"], _totals(row)) async for row in database.collection(UsageMonth).aggregate(pipeline)]
+    return [(row["_id"], _totals(row)) for row in await database.aggregate(UsageMonth, pipeline)]
 
 
 # ---------------------------------------------------------------- rules

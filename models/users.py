@@ -12,7 +12,7 @@ from models import text
 from models.enums import DescribedEnum
 from models.errors import Conflict, NotFound
 from models.store import database, pages, sequences
-from models.store.database import ASCENDING, DuplicateKeyError, IndexModel, Key, ReturnDocument, Row, Session, Stored
+from models.store.database import ASCENDING, DuplicateKeyError, IndexModel, Key, Row, Session, Stored
 from models.store.pages import Order, Page, Window
 
 
@@ -155,11 +155,11 @@ async def update(user: Key, values: Mapping[str, Any]) -> Row:
         before = await rows.find_one({"_id": user}, session=session)
         if before is None:
             raise NotFound("There is no such person.", field="user")
-        after: Row = await rows.find_one_and_update(
+        after: Row = await database.change_and_read(
+            rows,
             {"_id": user},
             {"$set": changed | _derived({**before, **changed})},
             projection=_SHOWN,
-            return_document=ReturnDocument.AFTER,
             session=session,
         )
         if is_acting_admin(before) and not is_acting_admin(after):

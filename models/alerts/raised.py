@@ -97,7 +97,7 @@ async def counts(agents: Sequence[Key]) -> Mapping[Key, int]:
         {"$match": {"agent": {"$in": list(agents)}}},
         {"$group": {"_id": "$agent", "count": {"$sum": 1}}},
     ]
-    return {row["_id"]: row["count"] async for row in database.collection(Alert).aggregate(pipeline)}
+    return {row["_id"]: row["count"] for row in await database.aggregate(Alert, pipeline)}
 
 
 async def count(*, agent: Key | None = None, acknowledged: bool | None = None) -> int:

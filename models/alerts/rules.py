@@ -13,7 +13,7 @@ from models.agents import Discipline
 from models.enums import DescribedEnum
 from models.errors import BadInput, Conflict, NotFound
 from models.store import database
-from models.store.database import ASCENDING, Key, ReturnDocument, Row, Session, Stored
+from models.store.database import ASCENDING, Key, Row, Session, Stored
 
 
 class AlertMetric(DescribedEnum):
@@ -154,10 +154,10 @@ async def update(rule: Key, values: Mapping[str, Any]) -> Row:
         elif AlertMetric.COST in {before["metric"], after["metric"]} and before["metric"] != after["metric"]:
             raise BadInput.at("threshold", "Say the threshold too: its unit changes with this metric.", code="REQUIRED")
         measured = any(changed.get(name, before[name]) != before[name] for name in ("metric", "window", "threshold"))
-        stored: Row = await rows.find_one_and_update(
+        stored: Row = await database.change_and_read(
+            rows,
             {"_id": rule},
             {"$set": {**changed, "from_settings": False}, "$inc": {"revision": int(measured)}},
-            return_document=ReturnDocument.AFTER,
             session=session,
         )
         return stored

@@ -7,7 +7,7 @@ from typing import ClassVar
 from beanie import Document
 
 from models.store import database
-from models.store.database import ASCENDING, IndexModel, ReturnDocument, Row
+from models.store.database import ASCENDING, IndexModel, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,7 @@ async def take(key: str, rate: Rate, *, count: int = 1) -> timedelta | None:
         {"$set": {"full_at": {"$cond": [{"$lte": ["$over_ms", 0]}, {"$add": ["$from", taken]}, "$from"]}}},
         {"$unset": "from"},
     ]
-    row: Row = await database.collection(Bucket).find_one_and_update(
-        {"_id": key}, change, upsert=True, return_document=ReturnDocument.AFTER
-    )
+    row: Row = await database.change_and_read(database.collection(Bucket), {"_id": key}, change, upsert=True)
     return timedelta(milliseconds=row["over_ms"]) if row["over_ms"] > 0 else None
 
 

@@ -12,14 +12,22 @@ from urllib.parse import parse_qs, urlsplit
 from beanie import Document, init_beanie
 from bson import ObjectId
 from bson.tz_util import utc
-from motor.motor_asyncio import (
-    AsyncIOMotorClient,
-    AsyncIOMotorClientSession,
-    AsyncIOMotorCollection,
-    AsyncIOMotorDatabase,
-)
+from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import ConfigDict
-from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReadPreference, ReplaceOne, ReturnDocument, UpdateOne
+from pymongo import (
+    ASCENDING,
+    DESCENDING,
+    AsyncMongoClient,
+    IndexModel,
+    InsertOne,
+    ReadPreference,
+    ReplaceOne,
+    ReturnDocument,
+    UpdateOne,
+)
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -55,6 +63,8 @@ __all__ = [
     "Stored",
     "UpdateOne",
     "admin",
+    "aggregate",
+    "change_and_read",
     "collection",
     "connect",
     "global_id",
@@ -70,9 +80,10 @@ Row = Mapping[str, Any]
 Key = ObjectId
 STORED_ZONE = utc
 """The zone of the times that the driver reads: UTC."""
-Session = AsyncIOMotorClientSession
-Collection = AsyncIOMotorCollection[dict[str, Any]]
-Handle = AsyncIOMotorDatabase[dict[str, Any]]
+Session = AsyncClientSession
+Collection = AsyncCollection[dict[str, Any]]
+Handle = AsyncDatabase[dict[str, Any]]
+Client = AsyncMongoClient[dict[str, Any]]
 DatabaseError = PyMongoError
 MAJORITY_READ = ReadConcern("majority")
 
@@ -110,8 +121,8 @@ class Stored(Document):
 class Database:
     """An open connection with the documents bound to it."""
 
-    client: AsyncIOMotorClient[dict[str, Any]]
-    handle: AsyncIOMotorDatabase[dict[str, Any]]
+    client: Client
+    handle: Handle
     documents: Sequence[type[Document]] = field(default=())
 
     async def ping(self) -> None:
@@ -120,10 +131,6 @@ class Database:
             await asyncio.wait_for(self.handle.command("ping"), timeout=1.0)
         except (PyMongoError, TimeoutError) as error:
             raise ServiceUnavailable from error
-
-    async def create_indexes(self) -> None:
-        """Create what is missing; an index that is already there costs nothing."""
-        await init_beanie(self.handle, document_models=list(self.documents))
 
     async def empty(self, *, keep: Sequence[str] = ()) -> None:
         """Delete every document and leave the indexes. For tests and for loading demo data afresh."""
@@ -142,11 +149,26 @@ async def connect(uri: str, name: str, documents: Sequence[type[Document]]) -> A
     try:
         await _inspect(client)
         handle = client.get_database(name, write_concern=_MAJORITY_WRITE)
-        database = Database(client, handle, documents)
-        await database.create_indexes()
-        yield database
+        await _bind(uri, handle, documents)
+        yield Database(client, handle, documents)
     finally:
-        client.close()
+        await client.close()
+
+
+async def _bind(uri: str, handle: Handle, documents: Sequence[type[Document]]) -> None:
+    """Bind documents and create the indexes that are missing.
+
+    Beanie does so by Motor, and is then handed collections of PyMongo's own asyncio client for all the rest: Motor
+    sends each operation through a thread (measured, 8 readers of 50 rows: 0.88 ms of CPU each against 0.55).
+    """
+    motor = _opened(AsyncIOMotorClient, uri)
+    try:
+        await init_beanie(motor.get_database(handle.name), document_models=list(documents))
+    finally:
+        motor.close()
+    for document in documents:
+        settings: Any = document.get_settings()
+        settings.motor_collection = handle[settings.name]
 
 
 @asynccontextmanager
@@ -164,19 +186,24 @@ async def reading(uri: str, *, default: str) -> AsyncIterator[Handle]:
             raise Refused(f"The MongoDB at {_hosts(client)} cannot be read: {type(error).__name__}.") from None
         yield handle
     finally:
-        client.close()
+        await client.close()
 
 
-def _client(uri: str, *, setting: str = "MONGODB_URI") -> AsyncIOMotorClient[dict[str, Any]]:
+def _client(uri: str, *, setting: str = "MONGODB_URI") -> Client:
+    opened: Client = _opened(AsyncMongoClient, uri, setting=setting)
+    return opened
+
+
+def _opened(kind: Any, uri: str, *, setting: str = "MONGODB_URI") -> Any:  # noqa: ANN401  # clients of two drivers
     asked = {option.lower() for option in parse_qs(urlsplit(uri).query)}
     limits: dict[str, Any] = {option: value for option, value in _LIMITS.items() if option.lower() not in asked}
     try:
-        return AsyncIOMotorClient(uri, tz_aware=True, appname="agenthub", w="majority", journal=True, **limits)
+        return kind(uri, tz_aware=True, appname="agenthub", w="majority", journal=True, **limits)
     except (InvalidURI, ConfigurationError, ValueError) as error:
         raise Refused(f"{setting} cannot be read: {_without_secrets(error, uri)}") from None
 
 
-async def _inspect(client: AsyncIOMotorClient[dict[str, Any]]) -> None:
+async def _inspect(client: Client) -> None:
     try:
         hello = await client.admin.command("hello")
         build = await client.admin.command("buildInfo")
@@ -200,8 +227,8 @@ async def _inspect(client: AsyncIOMotorClient[dict[str, Any]]) -> None:
         raise Refused(f"MongoDB {build['version']} is too old; 6.0 or newer is needed.")
 
 
-def _hosts(client: AsyncIOMotorClient[dict[str, Any]]) -> str:
-    seeds = client.delegate._topology_settings.seeds  # noqa: SLF001  # the driver shows no public way to what was asked for
+def _hosts(client: Client) -> str:
+    seeds = client._topology_settings.seeds  # noqa: SLF001  # the driver shows no public way to what was asked for
     return ", ".join(f"{host}:{port}" for host, port in sorted(seeds))
 
 
@@ -216,7 +243,7 @@ async def admin(uri: str, command: Mapping[str, object], *, timeout_ms: int = 20
 
     Raises `ServiceUnavailable` when it cannot be reached, `DatabaseError` when it refuses the command.
     """
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+    client: Client = AsyncMongoClient(
         uri,
         directConnection=True,
         serverSelectionTimeoutMS=timeout_ms,
@@ -229,13 +256,40 @@ async def admin(uri: str, command: Mapping[str, object], *, timeout_ms: int = 20
     except ConnectionFailure as error:
         raise ServiceUnavailable from error
     finally:
-        client.close()
+        await client.close()
 
 
 def collection(document: type[Document], *, majority: bool = False) -> Collection:
     """Give the raw collection of a document class; `majority` reads only what no failover can take back."""
-    raw: Collection = document.get_motor_collection()
-    return raw.with_options(read_concern=MAJORITY_READ) if majority else raw
+    raw: Any = document.get_motor_collection()  # `_bind` has set it to what Beanie's types do not know
+    found: Collection = raw.with_options(read_concern=MAJORITY_READ) if majority else raw
+    return found
+
+
+async def change_and_read(
+    source: Collection,
+    where: Mapping[str, Any],
+    change: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    upsert: bool = False,
+    projection: Mapping[str, Any] | None = None,
+    session: Session | None = None,
+) -> dict[str, Any]:
+    """Change one document that is known to be there, or is made by `upsert`, and give it as it stands then."""
+    row = await source.find_one_and_update(
+        where, change, upsert=upsert, projection=projection, return_document=ReturnDocument.AFTER, session=session
+    )
+    if row is None:
+        raise LookupError(f"{source.name} has no such document")
+    return row
+
+
+async def aggregate(
+    document: type[Document], pipeline: Sequence[Mapping[str, Any]], *, session: Session | None = None
+) -> list[dict[str, Any]]:
+    """Run a pipeline over the collection of a document class."""
+    cursor = await collection(document).aggregate(pipeline, session=session)
+    return await cursor.to_list(None)
 
 
 async def transaction(
@@ -251,13 +305,13 @@ async def transaction(
     key, or by a commit id. A duplicate key is raised, unless `retry_duplicates` says that `body` looks for what is
     stored already and will find it the next time. Raises `ServiceUnavailable` when the deadline passes.
     """
-    client = document.get_motor_collection().database.client
+    client = collection(document).database.client
     loop = asyncio.get_running_loop()
     deadline = loop.time() + deadline_s
     while True:
         try:
-            async with asyncio.timeout_at(deadline), await client.start_session() as session:
-                async with session.start_transaction(
+            async with asyncio.timeout_at(deadline), client.start_session() as session:
+                async with await session.start_transaction(
                     read_concern=ReadConcern("snapshot"), write_concern=_MAJORITY_WRITE, max_commit_time_ms=5000
                 ):
                     return await body(session)
@@ -276,8 +330,8 @@ async def transaction(
 @asynccontextmanager
 async def snapshot(document: type[Document]) -> AsyncIterator[Session]:
     """Open a session whose reads all see one moment of the database; for reads that take long (up to five minutes)."""
-    client = document.get_motor_collection().database.client
-    async with await client.start_session(snapshot=True) as session:
+    client = collection(document).database.client
+    async with client.start_session(snapshot=True) as session:
         yield session
 
 

@@ -175,10 +175,10 @@ class Live:
         ]
         while True:
             try:
-                async with self._database.handle.watch(pipeline, max_await_time_ms=1000) as stream:
+                async with await self._database.handle.watch(pipeline, max_await_time_ms=1000) as stream:
                     self._stirred.set()
                     self.is_watching = True
-                    while stream.alive:  # type: ignore[truthy-function]  # a property, which Motor's stub calls a method
+                    while stream.alive:
                         if (change := await stream.try_next()) is not None:
                             _LAG.set((datetime.now(UTC) - change["wallTime"]).total_seconds())
                             self._stirred.set()

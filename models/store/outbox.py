@@ -82,7 +82,7 @@ async def by_subject(subjects: Sequence[str]) -> Mapping[str, Sequence[Row]]:
 async def counts() -> Mapping[str, int]:
     """Count messages by status."""
     pipeline: Sequence[Row] = [{"$group": {"_id": "$status", "count": {"$sum": 1}}}]
-    found = {row["_id"]: row["count"] async for row in database.collection(OutboxItem).aggregate(pipeline)}
+    found = {row["_id"]: row["count"] for row in await database.aggregate(OutboxItem, pipeline)}
     return {status.value: found.get(status.value, 0) for status in DeliveryStatus}
 
 

@@ -118,7 +118,8 @@ async def read_each(
             }
         },
     ]
-    return {each["_id"]: _shaped(each["rows"], order, window) async for each in source.database.aggregate(pipeline)}
+    found = await source.database.aggregate(pipeline)
+    return {each["_id"]: _shaped(each["rows"], order, window) async for each in found}
 
 
 def _within(where: Mapping[str, Any], order: Order, window: Window) -> Mapping[str, Any]:

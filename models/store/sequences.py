@@ -3,7 +3,7 @@
 from beanie import Document
 
 from models.store import database
-from models.store.database import ReturnDocument, Session
+from models.store.database import Session
 
 
 class Sequence(Document):
@@ -24,11 +24,11 @@ class Sequence(Document):
 
 async def take(name: str, count: int, *, session: Session) -> range:
     """Take the next `count` numbers, the first of all being 1."""
-    row = await database.collection(Sequence).find_one_and_update(
+    row = await database.change_and_read(
+        database.collection(Sequence),
         {"_id": name},
         {"$inc": {"value": count}},
         upsert=True,
-        return_document=ReturnDocument.AFTER,
         session=session,
     )
     return range(row["value"] - count + 1, row["value"] + 1)

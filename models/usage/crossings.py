@@ -25,7 +25,7 @@ async def raise_for(tally: Tally, *, zone: ZoneInfo, session: Session) -> None:
         {"$match": {"_id": {"$in": sorted(tally.totals)}}},
         {"$project": {"discipline": 1, "project": 1, "usage": 1, "now": "$$NOW"}},
     ]
-    changed = await database.collection(Agent).aggregate(pipeline, session=session).to_list(None)
+    changed = await database.aggregate(Agent, pipeline, session=session)
     pairs = [(rule, agent) for agent in changed for rule in active if rules.applies(rule, agent)]
     readings = [
         Reading(rule, agent, rules.measure(rule["metric"], agent["usage"]), None)
