@@ -20,7 +20,7 @@ from models.store.database import DatabaseError, Key
 PER_ACCOUNT: Final = Rate(burst=10, every=timedelta(seconds=30))
 PER_ADDRESS: Final = Rate(burst=30, every=timedelta(seconds=30))
 # Less than an account has: one address alone cannot use up its tries for all others.
-PER_ACCOUNT_AND_ADDRESS: Final = Rate(burst=5, every=timedelta(minutes=1))
+PER_ACCOUNT_AND_ADDRESS: Final = Rate(burst=8, every=timedelta(minutes=1))
 REGISTRATIONS: Final = Rate(burst=100, every=timedelta(seconds=20))
 _AT_ONCE: Final = 50
 _CALLERS: Final = 10_000

@@ -1,9 +1,7 @@
 """Runs operations: root fields as graphql-core does, what lies below them by generated code, a level at a time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from functools import partial
-from types import coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
 
 from graphql import GraphQLObjectType, GraphQLOutputType
@@ -11,7 +9,7 @@ from graphql.execution.collect_fields import FieldDetails
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graph.execution.batches import Batch
-from graph.execution.plan import Holders, Later, Read, Unplanned, plan
+from graph.execution.plan import Holders, Later, Read, Surprise, Unplanned, plan
 
 Plans: TypeAlias = dict[object, Read | None]
 """The functions of one document; None for a selection that graphql-core is left with."""
@@ -145,81 +143,57 @@ class _Levels:
 
     async def _ask(self, level: dict[Later, Holders]) -> list[list[Any]]:
         answers: list[list[Any]] = []
-        asked: list[_Asked] = []
-        for later, (parents, _) in level.items():
-            if not parents:
-                answers.append([])
-                continue
-            ask = later.bind(self._executor)
-            values = [ask(parent) for parent in parents]
-            answers.append(values)
-            if later.is_async:
-                asked += [(values, place, coroutine) for place, coroutine in enumerate(values)]
-        if asked:
-            await _drive(asked)
+        by_hand: list[_Asked] = []
+        tasks: list[tuple[list[Any], int, asyncio.Task[Any]]] = []
+        try:
+            for later, (parents, _) in level.items():
+                ask = later.bind(self._executor) if parents else None
+                values = [ask(parent) for parent in parents] if ask else []
+                answers.append(values)
+                if not later.is_async:
+                    continue
+                if later.in_tasks or len(parents) == 1:
+                    tasks += [(values, place, asyncio.create_task(each)) for place, each in enumerate(values)]
+                else:
+                    by_hand += [(values, place, each, later) for place, each in enumerate(values)]
+            await _drive(by_hand)
+            for values, place, task in tasks:
+                values[place] = await task
+        finally:
+            # Nothing is left to do here unless something failed.
+            for _, _, started, _ in by_hand:
+                started.close()
+            for _, _, task in tasks:
+                task.cancel()
         return answers
 
 
-_Asked: TypeAlias = tuple[list[Any], int, Coroutine[Any, Any, Any]]
+_Asked: TypeAlias = tuple[list[Any], int, Coroutine[Any, Any, Any], Later]
 """A resolver's coroutine, and where its answer goes."""
 
 
 async def _drive(asked: list[_Asked]) -> None:
-    """Run the coroutines of a level side by side, without a task for each.
+    """Run the coroutines of many objects side by side, without a task for each: all ask a loader and await a `Batch`.
 
-    Nearly all of them ask a loader first and wait for a `Batch`, the same one for all; the few that wait for anything
-    else go on in tasks of their own.
+    Raises `Surprise` for a resolver that waits for anything else; it is run in tasks from then on.
     """
-    tasks: list[tuple[list[Any], int, asyncio.Task[Any], Coroutine[Any, Any, Any]]] = []
-    try:
-        while asked:
-            batches: set[Batch] = set()
-            waiting: list[_Asked] = []
-            for each in asked:
-                values, place, started = each
-                try:
-                    awaited = started.send(None)
-                except StopIteration as stop:
-                    values[place] = stop.value
-                    continue
-                if isinstance(awaited, Batch):
-                    # What an event loop does when it takes a future from a coroutine; it may then be awaited again.
-                    awaited._asyncio_future_blocking = False  # noqa: SLF001  # asyncio's own protocol
-                    batches.add(awaited)
-                    waiting.append(each)
-                else:
-                    task = asyncio.create_task(_finish(started, awaited))
-                    tasks.append((values, place, task, started))
-            asked = waiting
-            for batch in batches:
-                await batch
-        for values, place, task, _ in tasks:
-            values[place] = await task
-    finally:
-        # Nothing is left here unless something failed.
-        handed = {id(started) for *_, started in tasks}
-        for _, _, started in asked:
-            if id(started) not in handed:
-                started.close()
-        for _, _, task, _ in tasks:
-            task.cancel()
-
-
-async def _finish(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Any:  # noqa: ANN401  # whatever it returns
-    return await _rest_of(coroutine, awaited)
-
-
-@coroutine
-def _rest_of(started: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that was started by hand and waits for something."""
-    while True:
-        try:
-            told = yield awaited
-        except BaseException as error:  # noqa: BLE001  # a cancellation too is the coroutine's to hear
-            step = partial(started.throw, error)
-        else:
-            step = partial(started.send, told)
-        try:
-            awaited = step()
-        except StopIteration as stop:
-            return stop.value
+    while asked:
+        batches: set[Batch] = set()
+        waiting: list[_Asked] = []
+        for each in asked:
+            values, place, started, later = each
+            try:
+                awaited = started.send(None)
+            except StopIteration as stop:
+                values[place] = stop.value
+                continue
+            if not isinstance(awaited, Batch):
+                later.in_tasks = True
+                raise Surprise
+            # What an event loop does when it takes a future from a coroutine; it may then be awaited again.
+            awaited._asyncio_future_blocking = False  # noqa: SLF001  # asyncio's own protocol
+            batches.add(awaited)
+            waiting.append(each)
+        asked = waiting
+        for batch in batches:
+            await batch

@@ -67,7 +67,7 @@ class Unplanned(Exception):
     """A selection that is left to graphql-core."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Later:
     """A field that a resolver answers: how to ask, and how to read what it says."""
 
@@ -79,6 +79,8 @@ class Later:
     ask: Callable[..., Any]
     is_async: bool
     read: Read
+    in_tasks: bool = False
+    """Whether each object is asked in a task of its own, even where there are many."""
 
     def bind(self, executor: Executor[Any]) -> Callable[[Any], Any]:
         """Make the function that asks one object, with the arguments of this execution."""
