@@ -19,7 +19,7 @@ from graph.language.nodes import Node
 from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
 from graph.ratings import Rating, RatingSummary
-from graph.usage.figures import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals
+from graph.usage.figures import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals, figures
 from models import agents, ratings, users
 from models.alerts import raised
 from models.errors import BadInput, NotFound
@@ -69,7 +69,7 @@ class Agent(Node):
     updated_at: datetime
     """When what is written about it last changed; use and ratings do not count."""
 
-    @reading("usage")
+    @reading("usage", within=UsageTotals)
     def usage(self) -> UsageTotals:
         """Give everything since the agent is known."""
         return UsageTotals.of_lifetime(self.row["usage"])
@@ -90,7 +90,8 @@ class Agent(Node):
         """Its use day by day, ascending, days without use as zeros; at most 366 days."""
         today = kept.today(info.context.now, info.context.services.zone)
         first, last = kept.window(days, from_, to, today=today)
-        return UsageDay.of(await info.context.load(kept.timelines, self.key, first=first, last=last))
+        wanted = figures(info)
+        return UsageDay.of(await info.context.load(kept.timelines, self.key, first=first, last=last, figures=wanted))
 
     @reading()
     async def usage_by_hour(self, info: Info, hours: Hours = 24) -> list[UsageHour]:

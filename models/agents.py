@@ -1,6 +1,6 @@
 """The registry: create, change, find, search, mark as deleted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
@@ -239,11 +239,14 @@ async def by_names(names: Sequence[str], *, session: Session) -> Mapping[str, Ro
     return {row["name"]: row async for row in database.collection(Agent).find(where, session=session)}
 
 
-async def page(chosen: Filter, *, order: Order, window: Window, needed: Mapping[str, int] | None = None) -> Page:
+async def page(chosen: Filter, *, order: Order, window: Window, needed: Collection[str] | None = None) -> Page:
     """Read one page, of each row only what is `needed`; by the index of its order, unless words are searched."""
     hint = None if chosen.search else f"by {order.field}"
     # A page tells its places by the field of its order.
-    projection = {"words": 0} if needed is None else {**needed, order.field.partition(".")[0]: 1}
+    projection = {"words": 0}
+    if needed is not None:
+        in_it = order.field.partition(".")[0] in needed
+        projection = dict.fromkeys([*needed, *([] if in_it else [order.field])], 1)
     return await pages.read(
         database.collection(Agent), chosen.where(), order=order, window=window, projection=projection, hint=hint
     )

@@ -7,8 +7,6 @@ graphql-core does; whatever they cannot vouch for raises, and graphql-core has t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from functools import partial
 from inspect import getattr_static
 from typing import Any, Final, TypeAlias
@@ -56,7 +54,8 @@ _KEEPING: Final[dict[str, str]] = {
     GraphQLFloat.name: "{v}.__class__ is float and {v} - {v} == 0.0",
     "BigInt": "{v}.__class__ is int",
 }
-_WRITTEN: Final[dict[str, type]] = {"DateTime": datetime, "Date": date, "Decimal": Decimal}
+# Their writers raise, or give a string.
+_WRITTEN: Final = frozenset({"DateTime", "Date", "Decimal"})
 
 
 class Surprise(Exception):
@@ -168,9 +167,8 @@ class _Writer:
             known = self._name(_enum_names(kind))
             self.line(depth, f"{name} = {known}.get({name}) or {slow}({name})")
         elif kind.name in _WRITTEN:
-            is_plain = f"{name}.__class__ is {self._name(_WRITTEN[kind.name])}"
             write = self._name(kind.coerce_output_value)
-            self.line(depth, f"{name} = {write}({name}) if {is_plain} else {slow}({name})")
+            self.line(depth, f"{name} = {write}({name}) if {name} is not None else {slow}({name})")
         else:
             is_plain = _KEEPING.get(kind.name, "False").format(v=name)
             is_null = f"{name} is not None and " if nullable else ""

@@ -13,6 +13,9 @@ T = TypeVar("T")
 READS: Final = "reads"
 """The mark, in a field's metadata, of what it needs of the row behind its object."""
 
+WITHIN: Final = "within"
+"""The mark of the type that is made of what a field reads."""
+
 PERSONAL: Final = "personal"
 """The mark, in a field's metadata, of what depends on the very person who asks, and not only on their rights."""
 
@@ -46,9 +49,13 @@ def field(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for what
     return strawberry.field(resolver, description=words(resolver))
 
 
-def reading(*keys: str) -> Callable[[Callable[..., T]], Any]:
-    """Make a method a field that needs no more of its object's row than these keys, beside `_id`."""
-    return lambda resolver: strawberry.field(resolver, description=words(resolver), metadata={READS: keys})
+def reading(*keys: str, within: type | None = None) -> Callable[[Callable[..., T]], Any]:
+    """Make a method a field that needs no more of its object's row than these keys, beside `_id`.
+
+    `within`: the type made of what stands under the one key; of that, what is selected is needed alone.
+    """
+    metadata = {READS: keys, WITHIN: within}
+    return lambda resolver: strawberry.field(resolver, description=words(resolver), metadata=metadata)
 
 
 def personal(resolver: Callable[..., T]) -> Any:  # noqa: ANN401  # stands for whatever the resolver gives

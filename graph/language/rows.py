@@ -1,6 +1,6 @@
 """From a stored row to a GraphQL type: fields of one name meet, so that adding one touches document and type alone."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import MISSING, fields
 from inspect import getattr_static
 from typing import Any, TypeVar, overload
@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from graphql import FieldNode, FragmentSpreadNode, GraphQLObjectType, GraphQLResolveInfo, InlineFragmentNode
 from strawberry.types import Info
 
-from graph.language.describe import READS
+from graph.language.describe import READS, WITHIN
 from graph.language.nodes import Node, encode
 from models.store.database import Row
 
@@ -84,42 +84,59 @@ def reader(cls: type[T], **derive: Callable[[Row], Any]) -> Callable[[Row], T]:
 # ---------------------------------------------------------------- what a selection needs of its rows
 
 
-def needed(info: Info, cls: type) -> Mapping[str, int] | None:
+def needed(info: Info, cls: type) -> Collection[str] | None:
     """Name what a field's selection needs of the rows behind each `cls` that it lists; None for everything.
 
-    The answer is a projection. A field by a method needs what its `reads` say, and everything where they say nothing.
+    A field by a method needs what its `reading` says, and everything where that says nothing.
     """
-    raw: GraphQLResolveInfo[Any] = info._raw_info  # noqa: SLF001  # Strawberry shows the selection only as objects of its own
+    raw: GraphQLResolveInfo[Any] = info._raw_info  # noqa: SLF001  # Strawberry shows it only as objects of its own
     key = ("needed", cls, *map(id, raw.field_nodes))
     kept = info.context.kept
     if key not in kept:
-        keys = _keys(raw, cls)
-        kept[key] = None if None in keys else dict.fromkeys(sorted(filter(None, keys)), 1)
-    found: Mapping[str, int] | None = kept[key]
+        nodes: list[FieldNode] = []
+        for top in _fields(raw, raw.field_nodes):
+            if top.name.value == "nodes":
+                nodes += _fields(raw, [top])
+            elif top.name.value == "edges":
+                nodes += _fields(raw, [edge for edge in _fields(raw, [top]) if edge.name.value == "node"])
+        keys = _keys(raw, cls, nodes)
+        kept[key] = None if None in keys else tuple(sorted(filter(None, keys)))
+    found: Collection[str] | None = kept[key]
     return found
 
 
-def _keys(raw: GraphQLResolveInfo[Any], cls: type) -> set[str | None]:
+def selected(info: Info) -> Collection[str]:
+    """Name the fields, as GraphQL spells them, that are selected of the objects that a field gives."""
+    raw: GraphQLResolveInfo[Any] = info._raw_info  # noqa: SLF001  # Strawberry shows it only as objects of its own
+    key = ("selected", *map(id, raw.field_nodes))
+    kept = info.context.kept
+    if key not in kept:
+        kept[key] = frozenset(each.name.value for each in _fields(raw, raw.field_nodes))
+    found: Collection[str] = kept[key]
+    return found
+
+
+def _keys(raw: GraphQLResolveInfo[Any], cls: type, nodes: Iterable[FieldNode]) -> set[str | None]:
     """Give the keys of what is selected; None among them stands for everything."""
     kind = raw.schema.type_map[cls.__strawberry_definition__.name]  # type: ignore[attr-defined]  # Strawberry sets it
-    nodes: list[FieldNode] = []
-    for top in _fields(raw, raw.field_nodes):
-        if top.name.value == "nodes":
-            nodes += _fields(raw, [top])
-        elif top.name.value == "edges":
-            nodes += [
-                field for edge in _fields(raw, [top]) if edge.name.value == "node" for field in _fields(raw, [edge])
-            ]
     assert isinstance(kind, GraphQLObjectType)  # noqa: S101  # tells the type checker
-    found: set[str | None] = {"_id"}
-    for name in {each.name.value for each in nodes} & kind.fields.keys():
-        definition = kind.fields[name].extensions["strawberry-definition"]
+    found: set[str | None] = set()
+    for node in nodes:
+        if node.name.value not in kind.fields:
+            continue
+        definition = kind.fields[node.name.value].extensions["strawberry-definition"]
         attribute = getattr_static(cls, definition.python_name)
+        within = definition.metadata.get(WITHIN)
         if isinstance(attribute, Value):
             found.add(attribute.key)
+        elif within:
+            (key,) = definition.metadata[READS]
+            inner = _keys(raw, within, _fields(raw, [node]))
+            found.update({key} if None in inner else {f"{key}.{each}" for each in inner})
         elif definition.python_name != "id":
             found.update(definition.metadata.get(READS, (None,)))
-    return found
+    # A path and what lies below it cannot both be asked for.
+    return {key for key in found if key is None or key.partition(".")[0] == key or key.partition(".")[0] not in found}
 
 
 def _fields(raw: GraphQLResolveInfo[Any], parents: Iterable[FieldNode]) -> Iterator[FieldNode]:

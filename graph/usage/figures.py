@@ -1,6 +1,6 @@
 """Usage as clients read it: totals, days, hours, shares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -13,7 +13,7 @@ from graph.context import Info
 from graph.language.describe import field, object_type
 from graph.language.enums import expose
 from graph.language.pages import bounded
-from graph.language.rows import made, reader
+from graph.language.rows import made, reader, selected
 from graph.language.scalars import BigInt, as_usd
 from models import agents
 from models.store.database import Key, Row
@@ -146,8 +146,26 @@ class UsageHour:
         return _shaped(cls, "hour", lines)
 
 
+_READ_FOR: Final[Mapping[str, Sequence[str]]] = {
+    "messages": ("messages",),
+    "requests": ("requests",),
+    "promptTokens": ("prompt_tokens",),
+    "completionTokens": ("completion_tokens",),
+    "unsplitTokens": ("unsplit_tokens",),
+    "totalTokens": ("prompt_tokens", "completion_tokens", "unsplit_tokens"),
+    "cost": ("cost_nanodollars",),
+}
+
+
+def figures(info: Info) -> Sequence[str]:
+    """Name the figures that must be read for what is selected of a line."""
+    return tuple(sorted({figure for name in selected(info) for figure in _READ_FOR.get(name, ())}))
+
+
 def _shaped(cls: type[L], name: str, lines: Lines[Any]) -> list[L]:
-    columns = [lines.columns[figure] for figure in days.SHOWN]
+    # Nobody asks for what was not read.
+    zeros = [0] * len(lines.at)
+    columns = [lines.columns.get(figure, zeros) for figure in days.SHOWN]
     return [
         made(
             cls,

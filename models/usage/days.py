@@ -33,6 +33,7 @@ SHOWN: Final = ("messages", "requests", "prompt_tokens", "completion_tokens", "u
 """What is shown of a day and of an hour."""
 
 _NONE: Final[Mapping[str, int]] = {}
+_CELLS: Final = {f"{n:02d}": n for n in range(32)}
 
 MOST_DAYS: Final = 366
 MOST_HOURS: Final = 744
@@ -137,16 +138,16 @@ class Lines(Generic[At]):
     columns: Mapping[str, list[int]]
 
     @classmethod
-    def empty(cls, at: Sequence[At]) -> "Lines[At]":
+    def empty(cls, at: Sequence[At], figures: Sequence[str] = SHOWN) -> "Lines[At]":
         """Begin with zeros."""
-        return cls(at, {name: [0] * len(at) for name in SHOWN})
+        return cls(at, {name: [0] * len(at) for name in figures})
 
     def add(self, row: Row, *, offset: int) -> None:
         """Add a packed document; its cell n belongs at place `offset` + n, or nowhere."""
         size = len(self.at)
         for name, column in self.columns.items():
             for cell, value in row.get(name, _NONE).items():
-                place = offset + int(cell)
+                place = offset + _CELLS[cell]
                 if 0 <= place < size:
                     column[place] += value
 
@@ -164,11 +165,13 @@ class Span:
 # ---------------------------------------------------------------- reads
 
 
-async def timelines(agents: Sequence[Key], *, first: date, last: date) -> Mapping[Key, Lines[date]]:
+async def timelines(
+    agents: Sequence[Key], *, first: date, last: date, figures: Sequence[str] = SHOWN
+) -> Mapping[Key, Lines[date]]:
     """Read each agent's days from `first` to `last`: every agent and every day is there, without use as zeros."""
     days = _days(first, last)
-    found = {agent: Lines.empty(days) for agent in agents}
-    for row in await _months(agents, first, last, figures=SHOWN):
+    found = {agent: Lines.empty(days, figures) for agent in agents}
+    for row in await _months(agents, first, last, figures=figures):
         year, month = divmod(row["period"], 100)
         # What is asked for may begin and end within a month.
         found[row["agent"]].add(row, offset=(date(year, month, 1) - first).days - 1)
