@@ -10,6 +10,7 @@ from strawberry.types import ExecutionContext
 from graph.execution.cost import DEFAULT, Limits
 from graph.execution.documents import Documents
 from graph.execution.executor import PlannedExecutor
+from graph.language.guards import direct
 from graph.language.scalars import SCALARS
 
 Roots = tuple[type, type, type]
@@ -42,4 +43,8 @@ def build(roots: Roots, *, introspection: bool = True, limits: Limits = DEFAULT)
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
     )
     schema.documents, schema.limits = documents, limits
+    core = schema._schema  # noqa: SLF001  # Strawberry shows no public way to the schema it built
+    for root in (core.query_type, core.mutation_type):
+        for field in root.fields.values() if root else ():
+            direct(field)
     return schema

@@ -25,15 +25,12 @@ from graphql import (
 )
 from graphql.execution import Executor
 from prometheus_client import Counter, Histogram
-from strawberry.execution import optimized_is_awaitable
 
 from auth.permissions import Permission, collectors
 from auth.viewer import Viewer, anybody_like
 from graph.context import Context, Services
 from graph.execution.cost import over
-from graph.execution.documents import Document
-from graph.execution.executor import PlannedExecutor
-from graph.execution.sharing import Sharing
+from graph.execution.executor import PlannedExecutor, Prepared
 from graph.language.errors import BAD_INPUT, INTERNAL, mark, present
 from graph.language.guards import permission
 from graph.language.nodes import Node as GraphQLNode
@@ -82,12 +79,11 @@ class Request:
 class Operation:
     """A sound document with the operation of it that is to run."""
 
-    document: Document
     tree: DocumentNode
+    prepared: Prepared
     kind: OperationType
     request: Request
     cost: int
-    sharing: Sharing
     allow: Permission | None
     """Who may use the root field, where there is one alone."""
     label: str
@@ -207,19 +203,18 @@ class Operations:
         if len(operations) != 1:
             message = "The document has several operations: `operationName` must say which." if operations else "Empty."
             raise NotRunnable([mark(GraphQLError(message), BAD_INPUT)])
-        cost = document.weight(self._core, operations[0]).cost(request.variables or {})
+        prepared = document.prepare(self._core, operations[0])
+        cost = prepared.weight.cost(request.variables or {})
         try:
             over("cost", cost, self._schema.limits.cost, "objects to fetch")
         except TooComplex as error:
             raise NotRunnable([GraphQLError(error.message, original_error=error)]) from None
-        sharing = document.sharing(self._core, operations[0])
         return Operation(
-            document,
             document.tree,
+            prepared,
             operations[0].operation,
             request,
             cost,
-            sharing=sharing,
             allow=self._allow(document.tree, operations[0]),
             label=self._label(operations[0]),
         )
@@ -264,19 +259,10 @@ class Operations:
             _ERRORS.labels(operation.label, code).inc()
         return answer
 
-    def _executor(self, operation: Operation, context: Context) -> Executor[Any] | list[GraphQLError]:
-        document = operation.document
-        context.kept = document.kept
-        return PlannedExecutor.build(
-            self._core,
-            operation.tree,
-            context_value=context,
-            raw_variable_values=operation.request.variables,
-            operation_name=operation.request.operation_name,
-            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard that says bool
-            plans=document.plans,
-            conditions=document.conditions,
-        )
+    def _executor(self, operation: Operation, context: Context) -> PlannedExecutor | list[GraphQLError]:
+        context.kept = operation.prepared.kept
+        given = operation.request.variables or {}
+        return PlannedExecutor.of(self._core, operation.prepared, given=given, context=context)
 
     async def _run(self, operation: Operation, context: Context) -> Answer:
         executor = self._executor(operation, context)
@@ -320,7 +306,7 @@ class Operations:
 
     async def _told(self, event: Executor[Any], operation: Operation, context: Context) -> Answer:
         """Answer an event, once for all who would read the same."""
-        viewer, sharing = context.viewer, operation.sharing
+        viewer, sharing = context.viewer, operation.prepared.sharing
         if operation.allow:
             # The viewer's rights may have changed since this began.
             operation.allow.check(viewer)

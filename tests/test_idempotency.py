@@ -5,16 +5,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from graphql import OperationType, parse
+from graphql import OperationDefinitionNode, OperationType, parse
 
 from auth.viewer import Viewer
 from graph.execution.documents import Document
-from graph.execution.sharing import Sharing
+from graph.schema import build
 from models.errors import Conflict
 from models.store import database
 from models.store.database import Database
 from models.store.idempotency import KeptAnswer
 from models.users import Role
+from resolvers import ROOTS
 from server.idempotency import once
 from server.operations import Answer, Operation, Request
 from tests import factories
@@ -23,6 +24,8 @@ from tests.factories import CREATE_KEY, LOGIN, PASSWORD, Person
 from tests.processes import Server
 from tests.test_agents import CREATE, create, names
 from tests.test_ratings import RATE
+
+SCHEMA = build(ROOTS)._schema  # noqa: SLF001  # Strawberry shows no public way to the schema it built
 
 
 async def send(client: Client, document: str, key: str, **variables: Any) -> Reply:
@@ -211,13 +214,14 @@ async def test_only_what_surely_did_nothing_is_run_again(
 ) -> None:
     document = f"mutation {{ {field} {{ x }} }}"
     tree = parse(document)
+    (node,) = tree.definitions
+    assert isinstance(node, OperationDefinitionNode)
     operation = Operation(
-        document=Document(tree),
         tree=tree,
+        prepared=Document(tree).prepare(SCHEMA, node),
         kind=OperationType.MUTATION,
         request=Request(document, None, None),
         cost=1,
-        sharing=Sharing(is_personal=False, variables=frozenset()),
         allow=None,
         label=field,
     )

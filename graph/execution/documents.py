@@ -2,13 +2,13 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from graphql import (
     DirectiveNode,
     DocumentNode,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
@@ -24,9 +24,10 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from graph.execution.cost import DEFAULT, Limits, Weight, check_shape, weigh
-from graph.execution.executor import Plans
-from graph.execution.sharing import Sharing, sharing
+from graph.execution.cost import DEFAULT, Limits, check_shape, weigh
+from graph.execution.executor import Prepared
+from graph.execution.inputs import Inputs, Variables
+from graph.execution.sharing import sharing
 from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
 from models.errors import TooComplex
 
@@ -46,27 +47,28 @@ class Document:
 
     tree: DocumentNode | None
     errors: tuple[GraphQLError, ...] = ()
-    plans: Plans = field(default_factory=dict)
-    kept: dict[Any, Any] = field(default_factory=dict)
-    """What others work out once for the document."""
-    conditions: Sequence[str] = ()
-    """The variables on which `@skip` and `@include` depend."""
-    weights: dict[str | None, Weight] = field(default_factory=dict)
-    sharings: dict[str | None, Sharing] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=Inputs)
+    prepared: dict[str | None, Prepared] = field(default_factory=dict)
 
-    def weight(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Weight:
-        """Weigh one of its operations, once."""
+    def prepare(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Prepared:
+        """Prepare one of its operations, once."""
         name = operation.name.value if operation.name else None
-        if name not in self.weights and self.tree:
-            self.weights[name] = weigh(schema, self.tree, operation)
-        return self.weights[name]
-
-    def sharing(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Sharing:
-        """Say, once for each of its operations, who may share an answer."""
-        name = operation.name.value if operation.name else None
-        if name not in self.sharings and self.tree:
-            self.sharings[name] = sharing(schema, self.tree, operation)
-        return self.sharings[name]
+        found = self.prepared.get(name)
+        if found is None:
+            assert self.tree is not None  # noqa: S101  # it has operations
+            conditions = _Conditions()
+            visit(self.tree, conditions)
+            found = self.prepared[name] = Prepared(
+                node=operation,
+                definitions={
+                    each.name.value: each for each in self.tree.definitions if isinstance(each, FragmentDefinitionNode)
+                },
+                variables=Variables(self.inputs, schema, operation),
+                conditions=sorted(conditions.found),
+                weight=weigh(schema, self.tree, operation),
+                sharing=sharing(schema, self.tree, operation),
+            )
+        return found
 
 
 def _too_long(said: str, measure: str, actual: int, limit: int) -> TooComplex:
@@ -83,6 +85,7 @@ class Documents:
 
     def __init__(self, *, limits: Limits = DEFAULT, introspection: bool = True) -> None:
         self._size = 0
+        self._inputs = Inputs()
         self._limits = limits
         self._rules: tuple[type[ASTValidationRule], ...] = (
             *specified_rules,
@@ -133,13 +136,7 @@ class Documents:
             return _refused(error)
         errors = validate(schema, tree, self._rules, max_errors=_MAX_ERRORS)
         _forget_tokens(tree)
-        conditions = _Conditions()
-        visit(tree, conditions)
-        return Document(
-            tree,
-            tuple(mark(error, VALIDATION_FAILED) for error in errors),
-            conditions=sorted(conditions.found),
-        )
+        return Document(tree, tuple(mark(error, VALIDATION_FAILED) for error in errors), self._inputs)
 
     def extension(self) -> Callable[[], SchemaExtension]:
         """Give the factory of the extension by which Strawberry uses these documents."""

@@ -1,21 +1,54 @@
 """Runs operations: root fields as graphql-core does, what lies below them by generated code, a level at a time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from graphql import GraphQLObjectType, GraphQLOutputType
-from graphql.execution.collect_fields import FieldDetails
+from graphql import (
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    default_field_resolver,
+    default_type_resolver,
+)
+from graphql.execution.collect_fields import FieldDetails, FragmentDetails
+from graphql.execution.values import get_variable_values
+from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graph.execution.batches import Batch
+from graph.execution.cost import Weight
+from graph.execution.inputs import Variables
 from graph.execution.plan import Holders, Later, Read, Surprise, Unplanned, plan
+from graph.execution.sharing import Sharing
 
 Plans: TypeAlias = dict[object, Read | None]
 """The functions of one document; None for a selection that graphql-core is left with."""
 
+_MOST_ERRORS: Final = 50
 # As many as the values of `@skip` and `@include` make of it.
 _MOST_PLANS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What can be known of an operation once for all its requests."""
+
+    node: OperationDefinitionNode
+    definitions: dict[str, FragmentDefinitionNode]
+    variables: Variables
+    conditions: Sequence[str]
+    """The variables on which `@skip` and `@include` depend."""
+    weight: Weight
+    sharing: Sharing
+    plans: Plans = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
+    """What others work out once."""
 
 
 class PlannedExecutor(StrawberryGraphQLCoreExecutionContext):
@@ -25,6 +58,41 @@ class PlannedExecutor(StrawberryGraphQLCoreExecutionContext):
     completed once more by graphql-core itself: errors and nulls are the specification's. Resolvers below the root
     only read, so asking twice changes nothing, and what was loaded is not loaded again.
     """
+
+    @classmethod
+    def of(
+        cls, schema: GraphQLSchema, prepared: Prepared, *, given: Mapping[str, Any], context: object
+    ) -> "PlannedExecutor | list[GraphQLError]":
+        """Make the executor of one execution, or say what is wrong with the values `given` to its variables.
+
+        It is what graphql-core's `build` makes, less what is known of the operation already.
+        """
+        operation = prepared.node
+        # Strawberry reads the arguments of subscriptions, and knows nothing of input objects that are made already.
+        is_ours = operation.operation is not OperationType.SUBSCRIPTION
+        values = prepared.variables.read(given) if is_ours else None
+        if values is None:
+            found = get_variable_values(
+                schema, operation.variable_definitions or (), dict(given), max_errors=_MOST_ERRORS
+            )
+            if isinstance(found, list):
+                return found
+            values = found
+        return cls(
+            schema,
+            prepared.definitions,
+            {name: FragmentDetails(each) for name, each in prepared.definitions.items()},
+            None,
+            context,
+            operation,
+            values,
+            default_field_resolver,
+            default_type_resolver,
+            default_field_resolver,
+            is_awaitable=optimized_is_awaitable,
+            plans=prepared.plans,
+            conditions=prepared.conditions,
+        )
 
     def __init__(
         self,

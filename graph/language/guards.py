@@ -5,12 +5,14 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 import strawberry
-from graphql import GraphQLField
+from graphql import GraphQLField, GraphQLResolveInfo
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info as StrawberryInfo
+from strawberry.types.field import StrawberryField
 
 from auth.permissions import Permission
 from graph.execution.cost import WEIGHT
+from graph.execution.inputs import converter, spelled
 from graph.language.describe import words
 
 R = TypeVar("R", bound=Callable[..., Any])
@@ -41,6 +43,34 @@ def permission(field: GraphQLField) -> Permission | None:
     definition = field.extensions.get("strawberry-definition")
     found = [each.permission for each in getattr(definition, "extensions", ()) if isinstance(each, Allow)]
     return found[0] if found else None
+
+
+def direct(field: GraphQLField) -> None:
+    """Have a root field check its permission, read its arguments and call its resolver, and nothing else.
+
+    Strawberry's own way from field to resolver finds out at each call what the arguments' types are (measured: 45 us a
+    request without input objects, 190 us an event of `collectUsage`).
+    """
+    definition = field.extensions.get("strawberry-definition")
+    allow = permission(field)
+    if not isinstance(definition, StrawberryField) or allow is None or len(definition.extensions) != 1:
+        return
+    resolver = definition.base_resolver
+    if resolver is None or not resolver.is_async:
+        return
+    call: Any = resolver.wrapped_func
+    arguments = [(spelled(each), each.python_name, converter(each.type)) for each in definition.arguments]
+    wants_info = resolver.info_parameter is not None
+    of_self = (None,) if resolver.self_parameter else ()
+
+    async def resolve(_: object, raw: GraphQLResolveInfo[Any], **given: Any) -> Any:  # noqa: ANN401  # whatever is given
+        allow.check(raw.context.viewer)
+        named = {python: convert(given[name]) for name, python, convert in arguments if name in given}
+        if wants_info:
+            named["info"] = StrawberryInfo(_raw_info=raw, _field=definition)
+        return await call(*of_self, **named)
+
+    field.resolve = resolve
 
 
 def query(*, allow: Permission, weight: int = 0) -> Callable[[R], Any]:
