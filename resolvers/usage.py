@@ -69,7 +69,7 @@ class UsageMutations:
         When no answer comes, or SERVICE_UNAVAILABLE, send the same events again.
         """
         services, now = info.context.services, info.context.now
-        batch = counting.read(input.source, [event.read(input.source) for event in input.events], now=now)
+        batch = counting.read(input.source, input.read(), now=now)
         counted = await services.commits.submit(services.counting, batch.accepted, weight=len(input.events))
         outcomes = batch.merged(counted)
         return CollectUsagePayload(**_counted("event", outcomes), items=ItemResult.of(outcomes))

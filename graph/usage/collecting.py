@@ -13,6 +13,7 @@ from graph.language.describe import input_type, object_type
 from graph.language.enums import expose
 from graph.language.errors import spell
 from graph.language.scalars import BigInt
+from models import agents
 from models.errors import BadInput
 from models.usage import events
 from models.usage.events import Event, Outcome
@@ -78,12 +79,20 @@ class UsageEventInput:
     parent: ID | None = None
     """The id of the event that caused this one."""
 
-    def read(self, source: str) -> Event | Outcome:
-        """Turn it into an event; an agent's id that cannot be read refuses the event."""
-        try:
-            agent = self.agent.ref("agent")
-        except BadInput as error:
-            return events.rejected(error.field or "agent", error.message)
+    def read(self, source: str, refs: dict[str, agents.Ref]) -> Event | Outcome:
+        """Turn it into an event; an agent's id that cannot be read refuses the event.
+
+        `refs` are the ids read so far: a batch is about few agents.
+        """
+        by = self.agent
+        agent = refs.get(by.id) if isinstance(by.id, str) else None
+        if agent is None:
+            try:
+                agent = by.ref("agent")
+            except BadInput as error:
+                return events.rejected(error.field or "agent", error.message)
+            if isinstance(by.id, str):
+                refs[by.id] = agent
         return Event(
             source=source,
             id=self.id,
@@ -115,6 +124,11 @@ class CollectUsageInput:
     """The reporting system, 1 to 64 characters. An event is known by source and id together."""
     events: list[UsageEventInput]
     """1 to 1,000 events."""
+
+    def read(self) -> list[Event | Outcome]:
+        """Turn them into events, or what refuses them."""
+        refs: dict[str, agents.Ref] = {}
+        return [event.read(self.source, refs) for event in self.events]
 
 
 @object_type

@@ -53,8 +53,7 @@ class Counting:
 
     async def _count(self, rows: Sequence[dict[str, Any]], *, session: Session) -> None:
         tally = Tally()
-        for row in rows:
-            tally.count(row, self.zone)
+        tally.count(rows, self.zone)
         tally.distinct(await seen.note(tally.claims, session=session))
         await keep(tally, session=session)
         await crossings.raise_for(tally, zone=self.zone, session=session)

@@ -58,7 +58,7 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
     async with database.snapshot(UsageEvent) as session:
         tally = Tally()
         async for row in database.collection(UsageEvent).find({}, session=session).batch_size(_BATCH):
-            tally.count(row, zone)
+            tally.count([row], zone)
             report.events += 1
             if report.events % _BATCH == 0:
                 progress(report.events)

@@ -1,9 +1,9 @@
 """What some usage adds up to, and how that is added to what is kept: totals, days and hours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from models.agents import Agent
@@ -25,24 +25,34 @@ class Tally:
     spans: dict[Key, tuple[datetime, datetime]] = field(default_factory=dict)
     claims: dict[Claim, date] = field(default_factory=dict)
 
-    def count(self, row: Row, zone: ZoneInfo) -> None:
-        """Count one stored event; its days are those of `zone`."""
-        agent, model, at = row["agent"], row["model"], row["at"]
-        figures = figures_of(row)
-        day = at.astimezone(zone).date()
-        cell = Cell.of_day(agent, model, day)
-        for sums in (
-            self.totals.setdefault(agent, {}),
-            self.days.setdefault(cell, {}),
-            self.hours.setdefault(Cell.of_hour(agent, model, at), {}),
-        ):
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0) + value
-        self.use(cell, at)
-        for kind, name in ((Kind.USER, "user"), (Kind.CONVERSATION, "conversation")):
-            if identifier := row.get(name):
-                claim = Claim(agent, kind, identifier)
-                self.claims[claim] = min(self.claims.get(claim, day), day)
+    def count(self, rows: Iterable[Row], zone: ZoneInfo) -> None:
+        """Count stored events; their days are those of `zone`."""
+        groups: dict[tuple[Key, str, date, date, int], tuple[Sums, list[datetime]]] = {}
+        for row in rows:
+            agent, at = row["agent"], row["at"]
+            day = at.astimezone(zone).date()
+            # What falls into the same cells is added up first: there are few cells, and each costs.
+            key = agent, row["model"], day, at.date(), at.hour
+            group = groups.get(key)
+            if group is None:
+                groups[key] = figures_of(row), [at]
+            else:
+                sums, times = group
+                for name, value in figures_of(row).items():
+                    sums[name] += value
+                times.append(at)
+            for kind, name in _DISTINCT:
+                if identifier := row.get(name):
+                    claim = Claim(agent, kind, identifier)
+                    self.claims[claim] = min(self.claims.get(claim, day), day)
+        for (agent, model, day, _, _), (sums, times) in groups.items():
+            cell = Cell.of_day(agent, model, day)
+            hour = Cell.of_hour(agent, model, times[0])
+            _add(self.totals.setdefault(agent, {}), sums)
+            _add(self.days.setdefault(cell, {}), sums)
+            _add(self.hours.setdefault(hour, {}), sums)
+            self.use(cell, min(times))
+            self.use(cell, max(times))
 
     def use(self, cell: Cell, at: datetime) -> None:
         """Note that a cell's agent was used."""
@@ -61,6 +71,14 @@ class Tally:
             if move.is_new:
                 sums = self.totals.setdefault(move.agent, {})
                 sums[move.kind] = sums.get(move.kind, 0) + 1
+
+
+_DISTINCT: Final = ((Kind.USER, "user"), (Kind.CONVERSATION, "conversation"))
+
+
+def _add(kept: Sums, sums: Sums) -> None:
+    for name, value in sums.items():
+        kept[name] = kept.get(name, 0) + value
 
 
 def _widened(span: tuple[datetime, datetime] | None, at: datetime) -> tuple[datetime, datetime]:
