@@ -171,12 +171,12 @@ class _Writer:
             self._value(field.type, local, depth=depth + 1)
             if isinstance(item.type, StrawberryMaybe):
                 self._line(depth + 1, f"{local} = Some({local})")
-            if kind.is_one_of or (
+            if definition.is_one_of or (
                 isinstance(item.type, StrawberryMaybe) and not isinstance(item.type.of_type, StrawberryOptional)
             ):
                 self._line(depth + 1, f"if {local} is None: raise Surprise")
             pairs.append(f"{item.python_name!r}: {local}")
-        only_one = " or known != 1" if kind.is_one_of else ""
+        only_one = " or known != 1" if definition.is_one_of else ""
         self._line(depth, f"if known != len(value){only_one}: raise Surprise")
         self._line(depth, f"value = new({self._name(definition.origin)})")
         self._line(depth, f"value.__dict__ = {{{', '.join(pairs)}}}")
