@@ -1,6 +1,7 @@
 """Group commit: who arrives while a commit is in flight shares the next transaction; each gets its own answer."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +32,11 @@ _TIME: Final = Histogram("agenthub_commit_seconds", "Time that a group commit ta
 class Change(Protocol[C_contra, R_co]):
     """One kind of change: how a batch of items is applied inside a transaction."""
 
-    async def apply(self, items: Sequence[C_contra], *, commit: Key, session: Session) -> Sequence[R_co]:
+    async def apply(self, items: Sequence[C_contra], *, commit: Key, again: bool, session: Session) -> Sequence[R_co]:
         """Apply the items and give one answer for each, in order.
 
-        May run several times for one commit, after an outcome that nobody knows; `commit` stays the same, so that
-        what is found under it is known to be this commit's own work.
+        May run several times for one commit, after a conflict, a duplicate key or an outcome that nobody knows: then
+        `again` is true, and `commit` the same, so that what is found under it is known to be this commit's own work.
         """
         ...
 
@@ -150,11 +151,14 @@ class Commits:
         # Outside the body: every try of one commit knows its own work by the same id.
         commits = {change: Key() for change in kinds}
 
+        tries = itertools.count()
+
         async def body(session: Session) -> Mapping[int, Any]:
+            again = next(tries) > 0
             answers: dict[int, Any] = {}
             for change, places in kinds.items():
                 items = [batch[place].item for place in places]
-                given = await change.apply(items, commit=commits[change], session=session)
+                given = await change.apply(items, commit=commits[change], again=again, session=session)
                 answers.update(zip(places, given, strict=True))
             return answers
 

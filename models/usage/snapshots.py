@@ -119,7 +119,14 @@ class Snapshots:
         self._zone = zone
         self._alerting = alerting
 
-    async def apply(self, items: Sequence[Report], *, commit: Key, session: Session) -> Sequence[Sequence[Outcome]]:
+    async def apply(
+        self,
+        items: Sequence[Report],
+        *,
+        commit: Key,
+        again: bool,  # noqa: ARG002  # what is kept of a source is read each time
+        session: Session,
+    ) -> Sequence[Sequence[Outcome]]:
         """Apply what is newer than the last report of its source, and say of each what became of it."""
         given = [each for report in items for each in report.snapshots]
         said = {
