@@ -157,8 +157,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         async with Live(made.database, [Alert]) as live, Commits(UsageEvent) as commits:
             services = Services(
                 commits=commits,
-                counting=Counting(settings.zone),
-                snapshots=Snapshots(settings.zone),
+                counting=Counting(settings.zone, raised=live.look),
+                snapshots=Snapshots(settings.zone, raised=live.look),
                 live=live,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,

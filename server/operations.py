@@ -21,7 +21,6 @@ from graphql import (
     OperationType,
     create_source_event_stream,
     execute_subscription_event,
-    map_source_to_response_event,
 )
 from graphql.execution import Executor
 from prometheus_client import Counter, Histogram
@@ -295,16 +294,12 @@ class Operations:
             yield _answer(source, started=False, request_id=context.request_id)
             return
 
-        async def answer_of(event: Executor[Any]) -> Answer:
-            return await self._told(event, operation, context)
+        # As graphql-core's `map_source_to_response_event` does, less an executor for each subscriber.
+        async with aclosing(cast("AsyncGenerator[object, None]", source)) as events:
+            async for event in events:
+                yield await self._told(executor, event, operation=operation, context=context)
 
-        # graphql-core passes on what each event is turned into, and does not look at it.
-        answers = map_source_to_response_event(executor, source, answer_of)  # type: ignore[arg-type]
-        async with aclosing(cast("AsyncGenerator[Answer, None]", answers)) as told:
-            async for answer in told:
-                yield answer
-
-    async def _told(self, event: Executor[Any], operation: Operation, context: Context) -> Answer:
+    async def _told(self, executor: PlannedExecutor, node: object, *, operation: Operation, context: Context) -> Answer:
         """Answer an event, once for all who would read the same."""
         viewer, sharing = context.viewer, operation.prepared.sharing
         if operation.allow:
@@ -314,6 +309,7 @@ class Operations:
             viewer = anybody_like(viewer)
 
         async def make() -> Answer:
+            event = executor.build_per_event_executor(node)
             event.context_value = replace(context, now=datetime.now(UTC), loaders=Loaders(), viewer=viewer)
             result = execute_subscription_event(event)
             if isawaitable(result):
@@ -321,7 +317,6 @@ class Operations:
             answer = _answer(result, started=True, request_id=context.request_id)
             return replace(answer, wire=encode(answer.body))
 
-        node = event.root_value
         if not isinstance(node, GraphQLNode):
             return await make()
         who = context.viewer.scope if sharing.is_personal else (viewer.role, viewer.scopes)

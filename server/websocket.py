@@ -19,6 +19,7 @@ from server import credentials, operations
 from server.connections import ENDED, Connections
 from server.credentials import Door
 from server.operations import Answer, NotRunnable, Operation, Operations, encode
+from server.protocol import put
 
 PROTOCOL: Final = "graphql-transport-ws"
 
@@ -284,8 +285,10 @@ class _Socket:
 
     async def _write(self, message: bytes) -> None:
         try:
-            async with asyncio.timeout(self._endpoint.patience_s):
-                await self._websocket.send_text(message.decode())
+            # At once where the peer reads: neither a time-out nor a check of what is known to be text.
+            if not put(self._websocket.scope, message):
+                async with asyncio.timeout(self._endpoint.patience_s):
+                    await self._websocket.send_text(message.decode())
         except TimeoutError:
             self._end(_Closing(_TRY_AGAIN_LATER, "Reading too slowly"))
         except (WebSocketDisconnect, RuntimeError):

@@ -40,6 +40,10 @@ class Change(Protocol[C_contra, R_co]):
         """
         ...
 
+    def committed(self) -> None:
+        """Take note that what was applied is stored."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
@@ -166,6 +170,8 @@ class Commits:
         # A duplicate key is a race with another process: the next try finds the other's work and counts it as such.
         with _TIME.time():
             answers = await database.transaction(self._document, body, deadline_s=deadline_s, retry_duplicates=True)
+        for change in kinds:
+            change.committed()
         return [answers[place] for place in range(len(batch))]
 
 

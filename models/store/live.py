@@ -110,6 +110,10 @@ class Live:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=1.0)
 
+    def look(self) -> None:
+        """Look now: this very process has stored something, which the change stream would tell a little later."""
+        self._stirred.set()
+
     async def follow(
         self, topic: type[Document], *, after: int | None, where: Callable[[Row], bool] = lambda _: True
     ) -> AsyncIterator[Row]:

@@ -1,6 +1,6 @@
 """What a batch of events does to events, totals, days, hours, distinct ids and alerts, all in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,9 +25,17 @@ class Batch:
 class Counting:
     """The change that usage events are, for `models/store/commits.py`."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
-        """`zone`: whose days figures are kept by."""
+    def __init__(self, zone: ZoneInfo, *, raised: Callable[[], None] = lambda: None) -> None:
+        """`zone`: whose days figures are kept by; `raised` is called when alerts have been stored."""
         self.zone = zone
+        self._tell = raised
+        self._raised = 0
+
+    def committed(self) -> None:
+        """Tell of alerts."""
+        if self._raised:
+            self._raised = 0
+            self._tell()
 
     async def apply(
         self, items: Sequence[Batch], *, commit: Key, again: bool, session: Session
@@ -62,7 +70,7 @@ class Counting:
         tally.count(rows, self.zone)
         tally.distinct(await seen.note(tally.claims, session=session))
         await keep(tally, session=session)
-        await crossings.raise_for(tally, zone=self.zone, session=session)
+        self._raised += await crossings.raise_for(tally, zone=self.zone, session=session)
         await database.collection(UsageEvent).insert_many(rows, ordered=False, session=session)
 
 

@@ -15,11 +15,11 @@ from models.usage.days import Cell
 from models.usage.tallying import Tally
 
 
-async def raise_for(tally: Tally, *, zone: ZoneInfo, session: Session) -> None:
-    """Raise the alerts that a tally calls for, once it has been kept in the same transaction."""
+async def raise_for(tally: Tally, *, zone: ZoneInfo, session: Session) -> int:
+    """Raise the alerts that a tally calls for, once it has been kept in the same transaction; gives their number."""
     active = await rules.active(session=session)
     if not active:
-        return
+        return 0
     # $$NOW is the primary's clock: one clock for every process, whatever their hosts' clocks say.
     pipeline: list[Row] = [
         {"$match": {"_id": {"$in": sorted(tally.totals)}}},
@@ -34,8 +34,7 @@ async def raise_for(tally: Tally, *, zone: ZoneInfo, session: Session) -> None:
     ]
     readings += await _by_day(pairs, tally, zone=zone, session=session)
     readings += await _by_hour(pairs, tally, session=session)
-    if readings:
-        await raised.raise_for(readings, now=changed[0]["now"], session=session)
+    return await raised.raise_for(readings, now=changed[0]["now"], session=session) if readings else 0
 
 
 async def _by_day(

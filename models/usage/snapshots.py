@@ -1,7 +1,7 @@
 """Cumulative reports: the last one of each agent and source is kept, and a new one counts by its difference from it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final
@@ -114,10 +114,21 @@ class _Kept:
 class Snapshots:
     """The change that snapshots are, for `models/store/commits.py`."""
 
-    def __init__(self, zone: ZoneInfo, *, alerting: bool = True) -> None:
-        """`zone`: whose days are reported; `alerting`: whether what they cross is told."""
+    def __init__(self, zone: ZoneInfo, *, alerting: bool = True, raised: Callable[[], None] = lambda: None) -> None:
+        """`zone`: whose days are reported; `alerting`: whether what they cross is told.
+
+        `raised` is called when alerts have been stored.
+        """
         self._zone = zone
         self._alerting = alerting
+        self._tell = raised
+        self._raised = 0
+
+    def committed(self) -> None:
+        """Tell of alerts."""
+        if self._raised:
+            self._raised = 0
+            self._tell()
 
     async def apply(
         self,
@@ -149,7 +160,7 @@ class Snapshots:
         if writes:
             await tallying.keep(tally, session=session)
             if self._alerting:
-                await crossings.raise_for(tally, zone=self._zone, session=session)
+                self._raised += await crossings.raise_for(tally, zone=self._zone, session=session)
             await database.collection(UsageSnapshot).bulk_write(writes, ordered=False, session=session)
         return outcomes
 
