@@ -13,7 +13,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import measures
+from bench import measures, plot
 from bench.measures import Plan
 from bench.report import Report
 from server.mongod import Mongod
@@ -51,7 +51,9 @@ def main(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report = runner.run(_measure(plan, chosen))
     report.print()
-    console.print(f"Every round is in {report.write()}")
+    written = report.write()
+    plot.beside_floors(report.figures, written.with_suffix(".png"))
+    console.print(f"Every round is in {written}, a picture beside it")
 
 
 async def _measure(plan: Plan, chosen: list[Measure]) -> Report:

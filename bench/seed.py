@@ -31,6 +31,8 @@ AGENTS: Final = 500
 DAYS: Final = 90
 RATINGS: Final = 2000
 FLEET_DAYS: Final = 30
+# Few enough that 10,000 events are some in every cell: what grows with more of them is then their number alone.
+FLEET_AGENTS: Final = 100
 
 _PEOPLE: Final = 20
 _RATINGS_OF_LISTED: Final = 10
@@ -153,7 +155,7 @@ async def bulk(store: Database, count: int, now: datetime) -> str:
     measured here reads them.
     """
     _, secret = await people(now)
-    keys = await fleet(now)
+    keys = (await fleet(now))[:FLEET_AGENTS]
     raw = database.collection(UsageEvent).with_options(write_concern=WriteConcern(w=1, j=False))
     tally = Tally()
     commit = Key()
@@ -178,11 +180,11 @@ async def _insert(raw: Any, rows: list[dict[str, Any]]) -> None:  # noqa: ANN401
 
 
 def _row(keys: Sequence[Key], number: int, *, now: datetime, commit: Key) -> dict[str, Any]:
-    turn = number // AGENTS
+    turn = number // FLEET_AGENTS
     day = turn % FLEET_DAYS
     return {
         "_id": f"bulk\x1f{number}",
-        "agent": keys[number % AGENTS],
+        "agent": keys[number % FLEET_AGENTS],
         "at": now - timedelta(days=day),
         "model": _MODELS[(turn // FLEET_DAYS + day) % 2],
         "prompt_tokens": 1000 + number % 97,
