@@ -18,7 +18,7 @@ from graph.usage.collecting import (
     CollectUsagePayload,
     ItemResult,
 )
-from graph.usage.figures import Days, From, To, Usage
+from graph.usage.figures import Days, From, To, Usage, figures_of_usage
 from models import agents
 from models.errors import BadInput
 from models.usage import counting, events, snapshots
@@ -54,7 +54,7 @@ class UsageQueries:
             keys = [(await agents.require(agent.ref("agent"), field="agent"))["_id"]]
         else:
             keys = list(await agents.keys_of((filter or AgentFilter()).read()))
-        return Usage(span=await kept.span(keys, first=first, last=last), agents=keys)
+        return Usage(span=await kept.span(keys, first=first, last=last, figures=figures_of_usage(info)), agents=keys)
 
 
 @object_type

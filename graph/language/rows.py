@@ -105,14 +105,20 @@ def needed(info: Info, cls: type) -> Collection[str] | None:
     return found
 
 
-def selected(info: Info) -> Collection[str]:
-    """Name the fields, as GraphQL spells them, that are selected of the objects that a field gives."""
+def selected(info: Info, *below: str) -> frozenset[str]:
+    """Name the fields, as GraphQL spells them, that are selected of the objects that a field gives.
+
+    `below`: of those that its field of this name gives, and so on.
+    """
     raw: GraphQLResolveInfo[Any] = info._raw_info  # noqa: SLF001  # Strawberry shows it only as objects of its own
-    key = ("selected", *map(id, raw.field_nodes))
+    key = ("selected", below, *map(id, raw.field_nodes))
     kept = info.context.kept
     if key not in kept:
-        kept[key] = frozenset(each.name.value for each in _fields(raw, raw.field_nodes))
-    found: Collection[str] = kept[key]
+        nodes: Iterable[FieldNode] = raw.field_nodes
+        for name in below:
+            nodes = [each for each in _fields(raw, nodes) if each.name.value == name]
+        kept[key] = frozenset(each.name.value for each in _fields(raw, nodes))
+    found: frozenset[str] = kept[key]
     return found
 
 

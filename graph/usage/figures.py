@@ -157,9 +157,14 @@ _READ_FOR: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
-def figures(info: Info) -> Sequence[str]:
-    """Name the figures that must be read for what is selected of a line."""
-    return tuple(sorted({figure for name in selected(info) for figure in _READ_FOR.get(name, ())}))
+def figures(info: Info, *below: str) -> Sequence[str]:
+    """Name the figures that must be read for what is selected of a line; `below` as `selected` has it."""
+    return tuple(sorted({figure for name in selected(info, *below) for figure in _READ_FOR.get(name, ())}))
+
+
+def figures_of_usage(info: Info) -> Sequence[str]:
+    """Name the figures that must be read for what is selected of `Usage`: all, where more than its days are."""
+    return days.FIGURES if selected(info) & {"totals", "byAgent", "byModel"} else figures(info, "timeline")
 
 
 def _shaped(cls: type[L], name: str, lines: Lines[Any]) -> list[L]:

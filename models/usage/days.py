@@ -121,10 +121,8 @@ class Totals:
 
     def seen(self, first: datetime | None, last: datetime | None) -> None:
         """Widen the span of use."""
-        if first is not None and (self.first_used_at is None or first < self.first_used_at):
-            self.first_used_at = first
-        if last is not None and (self.last_used_at is None or last > self.last_used_at):
-            self.last_used_at = last
+        self.first_used_at = min(filter(None, (self.first_used_at, first)), default=None)
+        self.last_used_at = max(filter(None, (self.last_used_at, last)), default=None)
 
 
 At = TypeVar("At", date, datetime)
@@ -196,20 +194,26 @@ async def fleet_hours(agents: Sequence[Key], *, since: datetime, hours: int) -> 
     return together
 
 
-async def span(agents: Sequence[Key], *, first: date, last: date) -> Span:
-    """Read some agents' usage over some days; its cost grows with agents and days, never with events."""
+async def span(agents: Sequence[Key], *, first: date, last: date, figures: Sequence[str] = FIGURES) -> Span:
+    """Read some agents' usage over some days; its cost grows with agents and days, never with events.
+
+    `figures`: those that are wanted. By agent and by model they are added up only where all are.
+    """
     totals = Totals()
-    by_day = Lines.empty(_days(first, last))
+    is_whole = len(figures) == len(FIGURES)
+    by_day = Lines.empty(_days(first, last), SHOWN if is_whole else figures)
     by_agent: dict[Key, Totals] = {}
     by_model: dict[str, Totals] = {}
-    for row in await _months(agents, first, last):
+    for row in await _months(agents, first, last, figures=None if is_whole else figures):
         year, month = divmod(row["period"], 100)
         by_day.add(row, offset=(date(year, month, 1) - first).days - 1)
-        figures = _sums_of_month(row, first, last)
+        if not is_whole:
+            continue
+        sums = _sums_of_month(row, first, last)
         used = _used(row, first, last)
         agent, model = by_agent.setdefault(row["agent"], Totals()), by_model.setdefault(row["model"], Totals())
         for each in (totals, agent, model):
-            each.add(figures)
+            each.add(sums)
             each.seen(*used)
     return Span(totals, by_day, by_agent, by_model)
 
@@ -315,9 +319,7 @@ async def _months(
     session: Session | None = None,
 ) -> Sequence[Row]:
     where = {"period": {"$in": months(first, last)}, "agent": {"$in": list(agents)}}
-    found = database.collection(UsageMonth).find(where, _projection(figures), session=session)
-    rows: Sequence[Row] = await found.to_list(None)
-    return rows
+    return await database.collection(UsageMonth).find(where, _projection(figures), session=session).to_list(None)
 
 
 async def _hours(
@@ -330,9 +332,7 @@ async def _hours(
 ) -> Sequence[Row]:
     periods = [day.year * 10_000 + day.month * 100 + day.day for day in _days(start.date(), end.date())]
     where = {"period": {"$in": periods}, "agent": {"$in": list(agents)}}
-    found = database.collection(UsageHours).find(where, _projection(figures), session=session)
-    rows: Sequence[Row] = await found.to_list(None)
-    return rows
+    return await database.collection(UsageHours).find(where, _projection(figures), session=session).to_list(None)
 
 
 def _projection(figures: Sequence[str] | None) -> Mapping[str, int]:
