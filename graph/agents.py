@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import strawberry
 from strawberry import ID, UNSET, Maybe, Private
 
+import graph.runs
 import graph.users
 from auth.permissions import Permission, readers
 from graph.alerts import LIST, Alert, Discipline
@@ -28,6 +29,7 @@ from models.store.pages import Order
 from models.usage import days as kept
 
 if TYPE_CHECKING:
+    from graph.runs import AgentVersion, Run
     from graph.users import User
 
 AgentStatus = expose(agents.AgentStatus)
@@ -112,6 +114,20 @@ class Agent(Node):
         wanted = pages.asked(LIST, raised.NEWEST, first=first, after=after)
         page = await info.context.load(raised.newest, self.key, window=wanted.window)
         return wanted.connection(page, Alert.of, partial(info.context.count, raised.counts, self.key))
+
+    @reading()
+    async def versions(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["AgentVersion", strawberry.lazy("graph.runs")]]:
+        """List its versions, newest first."""
+        return await graph.runs.versions_of(info, self.key, first=first, after=after)
+
+    @reading()
+    async def runs(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["Run", strawberry.lazy("graph.runs")]]:
+        """List the runs of all its versions, newest first."""
+        return await graph.runs.runs_of(info, self.key, first=first, after=after)
 
     @classmethod
     def of(cls, row: Row) -> "Agent":

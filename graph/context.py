@@ -14,6 +14,7 @@ from auth.signin import SignIn, Tokens
 from auth.viewer import NOBODY, Viewer
 from graph.loaders import BatchedRead, Loaders
 from models.alerts.signing import Signing
+from models.runs.recording import Recording
 from models.store.commits import Commits
 from models.store.live import Live
 from models.usage.counting import Counting
@@ -31,6 +32,7 @@ class Services:
     commits: Commits
     counting: Counting
     snapshots: Snapshots
+    recording: Recording
     live: Live
     signin: SignIn
     registration: Registration

@@ -117,6 +117,11 @@ def search(field: str, asked: str | None) -> Mapping[str, Any]:
     return {"$and": begun} if begun else {field: {"$in": []}}
 
 
+def is_unfit(line: str) -> bool:
+    """Whether a text holds what no line of text may: controls, line ends, broken Unicode."""
+    return _UNFIT_LINE.search(line) is not None
+
+
 def _is_seen(character: str) -> bool:
     return not character.isspace() and unicodedata.category(character) != "Cf"
 

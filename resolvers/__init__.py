@@ -7,6 +7,7 @@ from resolvers.alerts import AlertMutations, AlertQueries, AlertSubscriptions
 from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
 from resolvers.ratings import RatingMutations, RatingQueries
+from resolvers.runs import RunMutations, RunQueries
 from resolvers.sessions import SessionMutations
 from resolvers.sheets import SheetMutations
 from resolvers.statistics import StatisticsQueries
@@ -23,7 +24,17 @@ def _root(name: str, words: str, parts: tuple[type, ...]) -> type:
 Query = _root(
     "Query",
     "What can be asked.",
-    (NodeQueries, UserQueries, KeyQueries, AgentQueries, UsageQueries, RatingQueries, AlertQueries, StatisticsQueries),
+    (
+        NodeQueries,
+        UserQueries,
+        KeyQueries,
+        AgentQueries,
+        UsageQueries,
+        RatingQueries,
+        AlertQueries,
+        RunQueries,
+        StatisticsQueries,
+    ),
 )
 Mutation = _root(
     "Mutation",
@@ -36,6 +47,7 @@ Mutation = _root(
         SheetMutations,
         RatingMutations,
         UsageMutations,
+        RunMutations,
         AlertMutations,
     ),
 )

@@ -15,10 +15,13 @@ from graph.language.describe import object_type
 from graph.language.guards import query
 from graph.language.nodes import Node
 from graph.ratings import Rating
+from graph.runs import AgentVersion, Run
 from graph.users import User
 from models.errors import BadInput
 
-_KINDS = {kind.__name__: kind for kind in (Agent, Alert, AlertDelivery, AlertRule, ApiKey, Rating, User)}
+_KINDS = {
+    kind.__name__: kind for kind in (Agent, Alert, AlertDelivery, AlertRule, AgentVersion, ApiKey, Rating, Run, User)
+}
 
 
 @object_type

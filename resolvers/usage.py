@@ -1,10 +1,8 @@
 """Usage: report it, read it."""
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated
 
 import strawberry
-from prometheus_client import Counter
 
 from auth.permissions import collectors, readers
 from graph.agents import AgentBy, AgentFilter
@@ -17,15 +15,13 @@ from graph.usage.collecting import (
     CollectUsageInput,
     CollectUsagePayload,
     ItemResult,
+    counted,
 )
 from graph.usage.figures import Days, From, To, Usage, figures_of_usage
 from models import agents
 from models.errors import BadInput
-from models.usage import counting, events, snapshots
+from models.usage import counting, snapshots
 from models.usage import days as kept
-from models.usage.events import ItemOutcome, Outcome
-
-_ITEMS: Final = Counter("agenthub_usage_items", "Reported events and snapshots, by outcome.", ["kind", "outcome"])
 
 
 @object_type
@@ -70,9 +66,9 @@ class UsageMutations:
         """
         services, now = info.context.services, info.context.now
         batch = counting.read(input.source, input.read(), now=now)
-        counted = await services.commits.submit(services.counting, batch.accepted, weight=len(input.events))
-        outcomes = batch.merged(counted)
-        return CollectUsagePayload(**_counted("event", outcomes), items=ItemResult.of(outcomes))
+        answers = await services.commits.submit(services.counting, batch.accepted, weight=len(input.events))
+        outcomes = batch.merged(answers)
+        return CollectUsagePayload(**counted("event", outcomes), items=ItemResult.of(outcomes))
 
     @mutation(allow=collectors)
     async def collect_snapshots(self, info: Info, input: CollectSnapshotsInput) -> CollectSnapshotsPayload | None:
@@ -85,15 +81,4 @@ class UsageMutations:
         report = snapshots.read([each.read() for each in input.agents], now=info.context.now)
         weight = snapshots.WEIGHT * len(input.agents)
         outcomes = report.merged(await services.commits.submit(services.snapshots, report, weight=weight))
-        return CollectSnapshotsPayload(**_counted("snapshot", outcomes), items=ItemResult.of(outcomes))
-
-
-def _counted(kind: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
-    tally = events.tallied(outcomes)
-    for outcome, count in tally.items():
-        _ITEMS.labels(kind, outcome.lower()).inc(count)
-    return {
-        "accepted": tally[ItemOutcome.ACCEPTED],
-        "duplicates": tally[ItemOutcome.DUPLICATE],
-        "rejected": tally[ItemOutcome.REJECTED],
-    }
+        return CollectSnapshotsPayload(**counted("snapshot", outcomes), items=ItemResult.of(outcomes))

@@ -37,6 +37,8 @@ from models.alerts.rules import AlertChannel, AlertRule
 from models.alerts.signing import Signing
 from models.keys import ApiKey
 from models.ratings import Rating
+from models.runs.recording import AgentRun, Recording
+from models.runs.versions import AgentVersion
 from models.sessions import Session
 from models.store import database, migrations, sequences
 from models.store.buckets import Bucket
@@ -83,6 +85,8 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     UsageHours,
     UsageSnapshot,
     Seen,
+    AgentVersion,
+    AgentRun,
     OutboxItem,
     Bucket,
     KeptAnswer,
@@ -159,6 +163,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 commits=commits,
                 counting=Counting(settings.zone, raised=live.look),
                 snapshots=Snapshots(settings.zone, raised=live.look),
+                recording=Recording(),
                 live=live,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,

@@ -25,6 +25,7 @@ from models import users
 from models.errors import AgentHubError, NotFound, Refused
 from models.keys import ApiKeyScope
 from models.moving.move import Move, Moved
+from models.runs import rebuild as runs_again
 from models.store import database
 from models.usage import rebuild
 from models.usage.rebuild import Report
@@ -158,6 +159,32 @@ def create_key(
         sys.stdout.write(f"{secret}\n")
 
     _run(create())
+
+
+@rebuilding.command("runs")
+def rebuild_runs(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only say what differs; status 1 when anything does.")] = False,
+    mongodb_uri: Uri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Count every run again, say which metrics of versions differ, and repair them. Recording may go on meanwhile."""
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def count() -> runs_again.Report:
+        async with application.opened(settings):
+            with Status("Reading runs", console=out) as status:
+                return await runs_again.rebuild(
+                    repair=not check, progress=lambda read: status.update(f"{read:,} runs read")
+                )
+
+    report = _run(count())
+    for each in report.differences:
+        out.print(f"version {each.version}: {each.figure} was {each.kept}, is {each.right}", markup=False)
+    repaired = ", repaired" if report.repaired else ""
+    out.print(f"{report.runs:,} runs, {len(report.differences):,} figures differed{repaired}.")
+    if check and report.differences:
+        raise typer.Exit(1)
 
 
 @rebuilding.command("usage")

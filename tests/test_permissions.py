@@ -44,6 +44,11 @@ TABLE: dict[str, tuple[str, str]] = {
     "removeRating": (f"removeRating(input: {{agent: {BY}}}) {{ removedId }}", "ua"),
     "collectUsage": ("collectUsage(input: {events: []}) { accepted }", "uac"),
     "collectSnapshots": ("collectSnapshots(input: {agents: []}) { accepted }", "uac"),
+    "agentVersion": (f'agentVersion(agent: {BY}, version: "1") {{ id }}', "uar"),
+    "agentVersions": ("agentVersions { totalCount }", "uar"),
+    "registerAgent": ('registerAgent(input: {name: ""}) { created }', "uac"),
+    "addAgentVersion": (f'addAgentVersion(input: {{agent: {BY}, version: "1"}}) {{ created }}', "uac"),
+    "recordRuns": (f'recordRuns(input: {{agent: {BY}, version: "1", runs: []}}) {{ accepted }}', "uac"),
     "createAlertRule": (
         'createAlertRule(input: {name: "", metric: COST, window: DAY, threshold: "0"}) { alertRule { id } }',
         "am",

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import strawberry
+from prometheus_client import Counter
 from strawberry import ID
 
 from graph.alerts import Discipline
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from graph.agents import AgentBy
 
 ItemOutcome = expose(events.ItemOutcome)
+
+_ITEMS: Final = Counter("agenthub_usage_items", "Reported events, snapshots and runs, by outcome.", ["kind", "outcome"])
 
 
 # ---------------------------------------------------------------- collectUsage
@@ -160,6 +163,18 @@ class ItemResult:
             for index, each in enumerate(outcomes)
             if each is not events.ACCEPTED
         ]
+
+
+def counted(kind: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Count outcomes for a payload and for the metrics; `kind` is what was reported."""
+    tally = events.tallied(outcomes)
+    for outcome, count in tally.items():
+        _ITEMS.labels(kind, outcome.lower()).inc(count)
+    return {
+        "accepted": tally[events.ItemOutcome.ACCEPTED],
+        "duplicates": tally[events.ItemOutcome.DUPLICATE],
+        "rejected": tally[events.ItemOutcome.REJECTED],
+    }
 
 
 @object_type

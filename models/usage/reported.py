@@ -9,8 +9,9 @@ import structlog
 
 from models import agents
 from models.agents import Agent, Discipline
+from models.errors import Conflict
 from models.store import database
-from models.store.database import Key, Session, UpdateOne
+from models.store.database import Key, Row, Session, UpdateOne
 
 log = structlog.get_logger()
 
@@ -50,6 +51,26 @@ async def keys(said: Mapping[str, Said], *, now: datetime, session: Session) -> 
         ]
         await rows.bulk_write(writes, session=session)
     return {name: row["_id"] for name, row in known.items()} | {row["name"]: row["_id"] for row in new}
+
+
+async def register(name: str, *, project: str | None, now: datetime) -> tuple[Row, bool]:
+    """Make an agent known, without an owner; says whether it is new.
+
+    Of one that is known the project alone is taken, where nobody has said. Raises `BadInput`.
+    """
+    while True:
+        found = await agents.find(name.strip())
+        if found is not None:
+            said = project if found["project"] is None else None
+            return (
+                await agents.update(found["_id"], {"project": said}, only_owner=None, now=now) if said else found
+            ), False
+        try:
+            values = {"name": name, "project": project, "discipline": agents.by_name(name)}
+            return await agents.create(values, owner=None, by_person=False, now=now), True
+        except Conflict:
+            # Registered by somebody else meanwhile.
+            continue
 
 
 async def tag_pencils(session: Session) -> None:

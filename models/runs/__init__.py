@@ -1,0 +1,1 @@
+"""Versions of agents, their runs, and the metrics that are kept of these."""

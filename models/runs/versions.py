@@ -1,0 +1,197 @@
+"""Versions of agents: what each is made of, and the metrics of its runs, kept as these are recorded."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from models import text
+from models.enums import DescribedEnum
+from models.store import database, pages
+from models.store.database import ASCENDING, DESCENDING, DuplicateKeyError, IndexModel, Key, Row, Session, Stored
+from models.store.pages import Order, Page, Window
+
+ACTIVE_FOR: Final = timedelta(hours=48)
+_WORDS: Final = 20
+
+
+class VersionStatus(DescribedEnum):
+    """Whether a version is in use."""
+
+    ACTIVE = "ACTIVE", "Had a run in the last 48 hours."
+    INACTIVE = "INACTIVE", "Had none."
+
+
+def _without_repeats(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+Names = Annotated[list[Annotated[str, text.Line(200)]], Field(max_length=100), AfterValidator(_without_repeats)]
+
+
+class VersionFields(BaseModel):
+    """What is said of a version."""
+
+    version: Annotated[str, text.Line(100)]
+    cluster: Annotated[str, text.Line(200)] | None = None
+    deployment: Annotated[str, text.Line(200)] | None = None
+    tools: Names = []
+    models: Names = []
+
+
+class Metrics(BaseModel):
+    """What a version's runs come to; kept by `models/runs/recording.py`, in the transaction of each run."""
+
+    total_runs: int = 0
+    finished_runs: int = 0
+    completed_runs: int = 0
+    timed_runs: int = 0
+    runtime_ms: int = 0
+    cost_nanodollars: int = 0
+    runtimes: dict[str, int] = {}
+
+
+class AgentVersion(Stored, VersionFields):
+    """One version of an agent."""
+
+    agent: Key
+    agent_name: str
+    words: list[str]
+    created_at: datetime
+    last_seen_at: datetime | None = None
+    metrics: Metrics = Metrics()
+
+    class Settings:
+        """Where it is stored."""
+
+        name = "agent_versions"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("agent", ASCENDING), ("version", ASCENDING)], unique=True, name="version"),
+            IndexModel([("last_seen_at", DESCENDING), ("_id", DESCENDING)], name="last seen"),
+            IndexModel([("agent", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="of an agent"),
+            IndexModel([("words", ASCENDING)], name="words"),
+        ]
+
+
+LAST_SEEN: Final = Order("last_seen_at", descending=True)
+NEWEST: Final = Order("created_at", descending=True)
+
+
+# ---------------------------------------------------------------- reads
+
+
+async def find(agent: Key, version: str) -> Row | None:
+    """Find one by its agent and name."""
+    return await database.collection(AgentVersion).find_one({"agent": agent, "version": version.strip()})
+
+
+async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
+    """Find many at once."""
+    return {row["_id"]: row async for row in database.collection(AgentVersion).find({"_id": {"$in": list(keys)}})}
+
+
+async def page(*, search: str | None, status: VersionStatus | None, now: datetime, window: Window) -> Page:
+    """Read one page of all versions, last seen first."""
+    return await pages.read(
+        database.collection(AgentVersion), _where(search, status, now), order=LAST_SEEN, window=window
+    )
+
+
+async def count(*, search: str | None, status: VersionStatus | None, now: datetime) -> int:
+    """Count versions."""
+    return await database.collection(AgentVersion).count_documents(_where(search, status, now))
+
+
+async def newest(agents: Sequence[Key], *, window: Window) -> Mapping[Key, Page]:
+    """Read one page of each agent's versions, newest first."""
+    return await pages.read_each(database.collection(AgentVersion), agents, field="agent", order=NEWEST, window=window)
+
+
+async def counts(agents: Sequence[Key]) -> Mapping[Key, int]:
+    """Count each agent's versions; agents without any are left out."""
+    pipeline: list[Row] = [
+        {"$match": {"agent": {"$in": list(agents)}}},
+        {"$group": {"_id": "$agent", "count": {"$sum": 1}}},
+    ]
+    return {row["_id"]: row["count"] for row in await database.aggregate(AgentVersion, pipeline)}
+
+
+# ---------------------------------------------------------------- writes
+
+
+async def add(agent: Row, values: Mapping[str, Any], *, now: datetime) -> tuple[Row, bool]:
+    """Add a version to an agent, or change what is said of it; says whether it is new.
+
+    What is left out stays as it is. Raises `BadInput`.
+    """
+    checked = text.validate(VersionFields, values)
+    rows = database.collection(AgentVersion)
+    where = {"agent": agent["_id"], "version": checked["version"]}
+    while True:
+        row = await rows.find_one(where)
+        if row is not None:
+            changed = {name: value for name, value in checked.items() if row[name] != value}
+            return (
+                (await database.change_and_read(rows, {"_id": row["_id"]}, {"$set": changed}), False)
+                if changed
+                else (
+                    row,
+                    False,
+                )
+            )
+        new = row_of(agent, checked, now=now)
+        try:
+            await rows.insert_one(new)
+        except DuplicateKeyError:
+            # Added by somebody else meanwhile.
+            continue
+        return new, True
+
+
+async def keys_of(
+    named: Mapping[tuple[Key, str], Row], *, now: datetime, session: Session
+) -> Mapping[tuple[Key, str], Key]:
+    """Give the keys of versions named by agent and version, unknown ones added; `named` gives each one's agent."""
+    rows = database.collection(AgentVersion)
+    where = [{"agent": agent, "version": version} for agent, version in named]
+    found = {
+        (row["agent"], row["version"]): row["_id"]
+        async for row in rows.find({"$or": where}, {"agent": 1, "version": 1}, session=session)
+    }
+    new = [row_of(named[each], {"version": each[1]}, now=now) for each in sorted(named.keys() - found.keys())]
+    if new:
+        await rows.insert_many(new, session=session)
+    return found | {(row["agent"], row["version"]): row["_id"] for row in new}
+
+
+# ---------------------------------------------------------------- rules
+
+
+def row_of(agent: Row, values: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """Write a new version as stored."""
+    said = {**VersionFields(version=values["version"]).model_dump(), **values}
+    return {
+        "_id": Key(),
+        "agent": agent["_id"],
+        "agent_name": agent["name"],
+        **said,
+        "words": text.words(agent["name"], agent.get("project"), said["version"], said["cluster"], most=_WORDS),
+        "created_at": now,
+        "last_seen_at": None,
+        "metrics": Metrics().model_dump(),
+    }
+
+
+def is_active(row: Row, *, now: datetime) -> bool:
+    """Whether a version had a run lately."""
+    return row["last_seen_at"] is not None and now - row["last_seen_at"] <= ACTIVE_FOR
+
+
+def _where(search: str | None, status: VersionStatus | None, now: datetime) -> dict[str, Any]:
+    since = now - ACTIVE_FOR
+    lately: Mapping[VersionStatus, dict[str, Any]] = {
+        VersionStatus.ACTIVE: {"last_seen_at": {"$gte": since}},
+        VersionStatus.INACTIVE: {"$nor": [{"last_seen_at": {"$gte": since}}]},
+    }
+    return {**(lately[status] if status else {}), **text.search("words", search)}

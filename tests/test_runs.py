@@ -1,0 +1,418 @@
+"""Versions and runs: recorded once, completed later, measured as they come."""
+
+import asyncio
+import math
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.runs import durations, histograms
+from models.runs.rebuild import rebuild
+from models.runs.versions import AgentVersion
+from models.store import database
+from models.store.database import Database
+from tests.client import Client
+from tests.factories import Person
+from tests.processes import Server, launch
+
+REGISTER = "mutation ($input: RegisterAgentInput!) { registerAgent(input: $input) { created agent { name project } } }"
+ADD = """mutation ($input: AddAgentVersionInput!) { addAgentVersion(input: $input) {
+  created agentVersion { version cluster deployment tools models status metrics { totalRuns successRate } } } }"""
+RECORD = """mutation ($input: RecordRunsInput!) { recordRuns(input: $input) {
+  accepted duplicates rejected items { index outcome code message field } } }"""
+METRICS = """query ($agent: AgentBy!, $version: String!) { agentVersion(agent: $agent, version: $version) {
+  status
+  metrics { totalRuns lastSeenAt averageRuntimeMs p50RuntimeMs p95RuntimeMs p99RuntimeMs successRate spend } } }"""
+SCOUT = {"name": "Scout"}
+
+
+def run(identifier: str, **said: Any) -> dict[str, Any]:
+    """Write a run as a client does."""
+    return {"id": identifier, "status": "COMPLETED", "createdAt": "2026-05-01T09:00:00Z", **said}
+
+
+async def record(client: Client, *runs: dict[str, Any], version: str = "1.0", agent: Any = SCOUT) -> dict[str, Any]:
+    """Record runs and give what became of them."""
+    data = await client.query(RECORD, input={"agent": agent, "version": version, "runs": list(runs)})
+    answer: dict[str, Any] = data["recordRuns"]
+    return answer
+
+
+async def metrics(client: Client, version: str = "1.0") -> dict[str, Any]:
+    """Read a version's metrics."""
+    found: dict[str, Any] = (await client.query(METRICS, agent=SCOUT, version=version))["agentVersion"]["metrics"]
+    return found
+
+
+# ---------------------------------------------------------------- durations
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5m30s", 330_000),
+        ("1h2m3.5s", 3_723_500),
+        ("350ms", 350),
+        ("1.5h", 5_400_000),
+        ("0", 0),
+        ("+1s", 1000),
+        (".5s", 500),
+        ("100us", 0),
+        ("1500µs", 2),
+        ("2500000ns", 2),
+        ("PT5M30S", 330_000),
+        ("pt5m30s", 330_000),
+        ("P1DT2H", 93_600_000),
+        ("P1W", 604_800_000),
+        ("PT0.35S", 350),
+        ("PT0,35S", 350),
+        *((each, None) for each in ("", "5", "5 m", "-5s", "5x", "P", "PT", "P1Y", "P1M", "P1DT", "1h-2m", "٥s")),
+        ("1" * 99, None),
+    ],
+)  # fmt: skip
+def test_durations_are_read_as_go_and_iso_8601_write_them(text: str, expected: int | None) -> None:
+    assert durations.milliseconds(text) == expected
+
+
+@given(st.integers(0, 9999), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_what_go_writes_is_what_iso_8601_writes(hours: int, minutes: int, seconds: int, rest: int) -> None:
+    expected = ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest
+
+    assert durations.milliseconds(f"{hours}h{minutes}m{seconds}.{rest:03d}s") == expected
+    assert durations.milliseconds(f"PT{hours}H{minutes}M{seconds}.{rest:03d}S") == expected
+
+
+async def test_durations_that_disagree_are_refused(user: Person) -> None:
+    found = await record(
+        user.client,
+        run("1", timeTaken="1s", durationMs=1000),
+        run("2", timeTaken="1s", durationMs=1001),
+        run("3", timeTaken="soon"),
+        run("4", durationMs=-1),
+    )
+
+    assert (found["accepted"], found["rejected"]) == (1, 3)
+    assert [(item["index"], item["field"]) for item in found["items"]] == [
+        (1, "timeTaken"),
+        (2, "timeTaken"),
+        (3, "durationMs"),
+    ]
+
+
+# ---------------------------------------------------------------- percentiles
+
+
+def exact(values: Sequence[int], share: float) -> int:
+    """Give the percentile by the nearest rank."""
+    return sorted(values)[max(math.ceil(share * len(values)), 1) - 1]
+
+
+@pytest.mark.parametrize("shape", ["uniform", "log-normal", "two peaks"])
+def test_percentiles_are_within_two_percent(shape: str) -> None:
+    dice = random.Random(7)
+    draw = {
+        "uniform": lambda: dice.randint(1, 600_000),
+        "log-normal": lambda: max(round(dice.lognormvariate(8, 1.5)), 1),
+        "two peaks": lambda: max(round(dice.gauss(*dice.choice([(300, 30), (90_000, 9000)]))), 1),
+    }[shape]
+    values = [draw() for _ in range(20_000)]  # type: ignore[no-untyped-call]  # each of the three
+    counts: dict[str, int] = {}
+    for value in values:
+        name = histograms.bucket(value)
+        counts[name] = counts.get(name, 0) + 1
+
+    for share in (0.5, 0.95, 0.99):
+        found = histograms.percentile(counts, share)
+        assert found is not None
+        assert abs(found - exact(values, share)) <= 0.02 * exact(values, share)
+
+
+@given(st.integers(1, durations.MOST_MS))
+def test_any_runtime_is_within_two_percent_of_its_bucket(value: int) -> None:
+    found = histograms.percentile({histograms.bucket(value): 1}, 0.5)
+
+    assert found is not None
+    assert abs(found - value) <= 0.0101 * value
+
+
+def test_a_histogram_has_a_bounded_size() -> None:
+    assert int(histograms.bucket(durations.MOST_MS)) < 1300
+    assert histograms.percentile({}, 0.5) is None
+    assert histograms.percentile({histograms.bucket(0): 3}, 0.99) == 0
+
+
+# ---------------------------------------------------------------- agents and versions
+
+
+async def test_an_agent_is_registered_once(user: Person) -> None:
+    said = {"name": "Scout", "project": "North"}
+    answers = await asyncio.gather(*(user.client.query(REGISTER, input=said) for _ in range(6)))
+
+    assert sorted(answer["registerAgent"]["created"] for answer in answers) == [False] * 5 + [True]
+    other = await user.client.query(REGISTER, input={"name": "Scout", "project": "South"})
+    assert other["registerAgent"] == {"created": False, "agent": said}
+
+
+async def test_a_version_is_added_and_changed(user: Person) -> None:
+    await user.client.query(REGISTER, input=SCOUT)
+    said = {"agent": SCOUT, "version": " 1.0 ", "cluster": "eu-1", "tools": ["search", "search", "mail"]}
+
+    first = (await user.client.query(ADD, input=said))["addAgentVersion"]
+    again = (await user.client.query(ADD, input={"agent": SCOUT, "version": "1.0", "models": ["m"]}))["addAgentVersion"]
+    cleared = (await user.client.query(ADD, input={"agent": SCOUT, "version": "1.0", "cluster": None}))[
+        "addAgentVersion"
+    ]
+
+    assert first == {
+        "created": True,
+        "agentVersion": {
+            "version": "1.0",
+            "cluster": "eu-1",
+            "deployment": None,
+            "tools": ["search", "mail"],
+            "models": [],
+            "status": "INACTIVE",
+            "metrics": {"totalRuns": 0, "successRate": None},
+        },
+    }
+    assert (again["created"], again["agentVersion"]["cluster"], again["agentVersion"]["models"]) == (
+        False,
+        "eu-1",
+        ["m"],
+    )
+    assert cleared["agentVersion"]["cluster"] is None
+
+
+async def test_a_version_of_no_agent_is_refused(user: Person) -> None:
+    reply = await user.client.execute(ADD, {"input": {"agent": {"name": "Nobody"}, "version": "1.0"}})
+    bad = await user.client.execute(ADD, {"input": {"agent": SCOUT, "version": "", "tools": ["x" * 201]}})
+    await user.client.query(REGISTER, input=SCOUT)
+    worse = await user.client.execute(ADD, {"input": {"agent": SCOUT, "version": "", "tools": ["x" * 201]}})
+
+    assert reply.codes == bad.codes == ["NOT_FOUND"]
+    assert worse.codes == ["BAD_USER_INPUT"]
+    assert len(worse.body["errors"][0]["extensions"]["fields"]) == 2
+
+
+# ---------------------------------------------------------------- runs
+
+
+async def test_metrics_are_right_at_once(user: Person) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    found = await record(
+        user.client,
+        run("1", timeTaken="1s", cost="0.5", createdAt=now.isoformat()),
+        run("2", timeTaken="3s", status="FAILED", cost="0.25"),
+        run("3", status="RUNNING", cost="1"),
+        run("4", status="CANCELLED"),
+    )
+
+    assert found == {"accepted": 4, "duplicates": 0, "rejected": 0, "items": []}
+    version = (await user.client.query(METRICS, agent=SCOUT, version="1.0"))["agentVersion"]
+    assert version["status"] == "ACTIVE"
+    measured = version["metrics"]
+    assert measured.pop("p50RuntimeMs") == pytest.approx(1000, rel=0.02)
+    assert measured.pop("p95RuntimeMs") == measured.pop("p99RuntimeMs") == pytest.approx(3000, rel=0.02)
+    assert measured.pop("successRate") == pytest.approx(100 / 3)
+    assert measured == {
+        "totalRuns": 4,
+        "lastSeenAt": now.isoformat().replace("+00:00", "Z"),
+        "averageRuntimeMs": 2000,
+        "spend": "1.75",
+    }
+
+
+async def test_a_run_sent_twice_is_stored_once(user: Person) -> None:
+    await record(user.client, run("1", timeTaken="1s"))
+
+    again = await record(user.client, run("1", timeTaken="1000ms"), run("1", timeTaken="2s"), run("2"), run("2"))
+
+    assert (again["accepted"], again["duplicates"]) == (1, 3)
+    assert [(item["index"], item["code"]) for item in again["items"]] == [(0, None), (1, "CONTENT_DIFFERS"), (3, None)]
+    assert (await metrics(user.client))["totalRuns"] == 2
+
+
+async def test_a_running_run_is_completed_by_its_id(user: Person) -> None:
+    await record(user.client, run("1", status="RUNNING", cost="1"))
+    await record(user.client, run("1", timeTaken="2s", cost="3"))
+    late = await record(user.client, run("1", status="RUNNING", cost="1"))
+
+    assert late["duplicates"] == 1
+    found = await metrics(user.client)
+    assert (found["totalRuns"], found["averageRuntimeMs"], found["successRate"], found["spend"]) == (1, 2000, 100, "3")
+    other = await record(user.client, run("1", timeTaken="5s"), version="2.0")
+    assert [(item["outcome"], item["code"], item["field"]) for item in other["items"]] == [
+        ("REJECTED", "CONFLICT", "id")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"id": ""}, "id"),
+        ({"id": "x" * 201}, "id"),
+        ({"createdAt": "1999-12-31T00:00:00Z"}, "createdAt"),
+        ({"createdAt": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "createdAt"),
+        ({"cost": "-1"}, "cost"),
+        ({"initiator": "a\nb"}, "initiator"),
+        ({"tools": ["x"] * 101}, "tools"),
+        ({"models": ["x" * 201]}, "models"),
+        ({"timeTaken": "9000h"}, "timeTaken"),
+    ],
+)
+async def test_a_bad_run_is_refused_alone(user: Person, said: dict[str, Any], field: str) -> None:
+    found = await record(user.client, {**run("1"), **said}, run("2"))
+
+    assert (found["accepted"], found["rejected"]) == (1, 1)
+    assert (found["items"][0]["index"], found["items"][0]["field"]) == (0, field)
+    assert (await metrics(user.client))["totalRuns"] == 1
+
+
+async def test_a_whole_request_may_be_refused(user: Person, store: Database) -> None:
+    unknown = "QWdlbnQ6NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
+    cases = [
+        ({"agent": {"id": unknown}, "version": "1", "runs": [run("1")]}, "NOT_FOUND"),
+        ({"agent": SCOUT, "version": "1", "runs": []}, "BAD_USER_INPUT"),
+        ({"agent": SCOUT, "version": " ", "runs": [run("1")]}, "BAD_USER_INPUT"),
+        ({"agent": SCOUT, "version": "1", "runs": [run(str(n)) for n in range(1001)]}, "BAD_USER_INPUT"),
+    ]
+    for given_input, code in cases:
+        assert (await user.client.execute(RECORD, {"input": given_input})).codes == [code]
+    for name in ("agents", "agent_versions", "agent_runs"):
+        assert await store.handle[name].count_documents({}) == 0
+
+
+LISTS = """query ($first: Int, $after: String) { agent(by: {name: "Scout"}) {
+  versions { totalCount nodes { version } }
+  runs(first: $first, after: $after) { totalCount pageInfo { endCursor hasNextPage }
+    nodes { id runId version { version } agent { name } } } } }"""
+RUNS_OF_VERSION = """{ agentVersion(agent: {name: "Scout"}, version: "1.0") {
+  runs { totalCount nodes { runId durationMs } } } }"""
+
+
+async def test_runs_are_listed_by_agent_and_by_version(user: Person) -> None:
+    runs = [run(f"{n}", createdAt=f"2026-05-01T09:{n:02d}:00Z", durationMs=n) for n in range(5)]
+    await record(user.client, *runs[:3], version="1.0")
+    await record(user.client, *runs[3:], version="2.0")
+
+    first = (await user.client.query(LISTS, first=3))["agent"]
+    rest = (await user.client.query(LISTS, first=3, after=first["runs"]["pageInfo"]["endCursor"]))["agent"]["runs"]
+    version = await user.client.query(RUNS_OF_VERSION)
+
+    assert [each["runId"] for each in first["runs"]["nodes"] + rest["nodes"]] == ["4", "3", "2", "1", "0"]
+    assert (first["runs"]["totalCount"], rest["pageInfo"]["hasNextPage"]) == (5, False)
+    assert sorted(each["version"] for each in first["versions"]["nodes"]) == ["1.0", "2.0"]
+    assert first["versions"]["totalCount"] == 2
+    assert version["agentVersion"]["runs"] == {
+        "totalCount": 3,
+        "nodes": [{"runId": str(n), "durationMs": n} for n in (2, 1, 0)],
+    }
+    node = await user.client.query(
+        "query ($id: ID!) { node(id: $id) { ... on Run { runId version { id } } } }", id=rest["nodes"][0]["id"]
+    )
+    assert node["node"]["runId"] == rest["nodes"][0]["runId"]
+    found = await user.client.query(
+        "query ($id: ID!) { node(id: $id) { ... on AgentVersion { version } } }", id=node["node"]["version"]["id"]
+    )
+    assert found["node"] == {"version": rest["nodes"][0]["version"]["version"]}
+
+
+VERSIONS = """query ($search: String, $status: VersionStatus) { agentVersions(search: $search, status: $status) {
+  totalCount nodes { version status agent { name } } } }"""
+
+
+async def test_all_versions_are_searched_and_filtered(user: Person) -> None:
+    now = datetime.now(UTC).isoformat()
+    await record(user.client, run("1", createdAt=now), version="1.0")
+    await record(user.client, run("2"), version="0.9")
+    await record(user.client, run("1", createdAt=now), version="7", agent={"name": "Ranger"})
+
+    async def names(**asked: Any) -> list[tuple[str, str]]:
+        found = (await user.client.query(VERSIONS, **asked))["agentVersions"]
+        assert found["totalCount"] == len(found["nodes"])
+        return sorted((each["agent"]["name"], each["version"]) for each in found["nodes"])
+
+    assert await names() == [("Ranger", "7"), ("Scout", "0.9"), ("Scout", "1.0")]
+    assert await names(status="ACTIVE") == [("Ranger", "7"), ("Scout", "1.0")]
+    assert await names(status="INACTIVE") == [("Scout", "0.9")]
+    assert await names(search="scou") == [("Scout", "0.9"), ("Scout", "1.0")]
+
+
+# ---------------------------------------------------------------- exactly once
+
+
+async def test_metrics_are_exact_however_often_and_by_how_many_runs_are_sent(
+    user: Person, server: Server, mongodb_uri: str
+) -> None:
+    runs = [run(f"r{n}", durationMs=n, cost="0.001", status=["COMPLETED", "FAILED"][n % 2]) for n in range(120)]
+    async with Server(mongodb_uri, **server.settings) as another:
+        doors = [user.client, Client(user.client.session, another.graphql, user.access_token)]
+        started = [{**each, "status": "RUNNING", "durationMs": None} for each in runs]
+        sent = [
+            record(doors[turn % 2], *(started if turn < 3 else runs)[start : start + 30])
+            for turn in range(8)
+            for start in range(0, 120, 30)
+        ]
+        await asyncio.gather(*sent)
+
+    found = await metrics(user.client)
+    assert (found["totalRuns"], found["successRate"], found["spend"]) == (120, 50, "0.12")
+    assert found["averageRuntimeMs"] == pytest.approx(59.5)
+    assert (await rebuild(repair=False)).differences == []
+
+
+async def test_runs_survive_a_server_that_is_killed(user: Person, server: Server, mongodb_uri: str) -> None:
+    acknowledged: list[str] = []
+    async with Server(mongodb_uri, **server.settings) as fragile:
+        for kill in range(5):
+            there = Client(user.client.session, fragile.graphql, user.access_token)
+
+            async def send(number: int, there: Client = there, kill: int = kill) -> None:
+                names = [f"{kill}-{number}-{n}" for n in range(10)]
+                try:
+                    answer = await record(there, *(run(name, durationMs=5, cost="0.01") for name in names))
+                except Exception:  # noqa: BLE001  # whatever a killed server does to its clients
+                    return
+                assert answer["accepted"] == 10
+                acknowledged.extend(names)
+
+            sending = [asyncio.create_task(send(number)) for number in range(20)]
+            await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+            await fragile.kill()
+            await asyncio.gather(*sending)
+            await fragile.start()
+
+    stored = {
+        row["run_id"] async for row in database.collection(AgentVersion).database["agent_runs"].find({}, {"run_id": 1})
+    }
+    assert acknowledged
+    assert set(acknowledged) <= stored
+    assert (await metrics(user.client))["totalRuns"] == len(stored)
+    assert (await rebuild(repair=False)).differences == []
+
+
+async def test_what_was_spoilt_is_rebuilt_from_the_command_line(user: Person, server: Server) -> None:
+    await record(user.client, run("1", timeTaken="2s", cost="1"), run("2", timeTaken="4s"))
+    right = await metrics(user.client)
+    await database.collection(AgentVersion).update_many(
+        {}, {"$inc": {"metrics.total_runs": 5, "metrics.runtimes.100": 2}, "$set": {"last_seen_at": None}}
+    )
+
+    async def rebuilt(*arguments: str) -> tuple[int, str]:
+        process = await launch("rebuild", "runs", *arguments, **server.settings)
+        said, _ = await process.communicate()
+        return await process.wait(), said.decode()
+
+    status, checked = await rebuilt("--check")
+    assert (status, "total_runs was 7, is 2" in checked) == (1, True)
+    status, said = await rebuilt()
+
+    assert status == 0
+    assert "total_runs was 7, is 2" in said
+    assert await metrics(user.client) == right
+    assert (await rebuild(repair=False)).differences == []
