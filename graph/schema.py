@@ -46,5 +46,5 @@ def build(roots: Roots, *, introspection: bool = True, limits: Limits = DEFAULT)
     core = schema._schema  # noqa: SLF001  # Strawberry shows no public way to the schema it built
     for root in (core.query_type, core.mutation_type):
         for field in root.fields.values() if root else ():
-            direct(field)
+            direct(field, forgets=root is core.mutation_type)
     return schema

@@ -35,7 +35,7 @@ class KeyMutations:
 
     @mutation(allow=signed_in)
     async def revoke_api_key(self, info: Info, input: RevokeApiKeyInput) -> RevokeApiKeyPayload | None:
-        """Revoke an API key of yours, of anybody's for an admin. It is refused from the next request on."""
+        """Revoke an API key of yours, of anybody's for an admin. Within a second it is refused everywhere."""
         viewer = info.context.viewer
         row = await keys.revoke(
             nodes.decode(input.id, "ApiKey"), only_owner=None if viewer.is_admin else viewer.user, now=info.context.now

@@ -48,6 +48,7 @@ from models.store.idempotency import KeptAnswer
 from models.store.live import Live
 from models.store.migrations import Migration
 from models.store.outbox import OutboxItem
+from models.store.turns import Turn
 from models.usage import reported
 from models.usage.counting import Counting
 from models.usage.days import UsageHours, UsageMonth
@@ -91,6 +92,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     Bucket,
     KeptAnswer,
     Migration,
+    Turn,
     sequences.Sequence,
 )
 

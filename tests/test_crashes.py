@@ -12,7 +12,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from pymongo.asynchronous import topology
 
 from server.mongod import Mongod
 from tests import factories
@@ -313,3 +314,78 @@ async def test_a_killed_database_counts_every_acknowledged_event_once(
         await scene.load.more(1, and_also=has_come_back)
 
     await survive(tmp_path, session, crash)
+
+
+SIDE_BY_SIDE = """{ agents(first: 20) { nodes { name owner { name } ratings { totalCount } usageTimeline { day } } }
+  usage { totals { cost } } other: agents(first: 3) { totalCount nodes { alerts { totalCount } } } }"""
+
+
+async def test_a_database_that_stands_still_for_seconds_stops_nobody_for_good(
+    tmp_path: Path, session: aiohttp.ClientSession, server: Server
+) -> None:
+    """Reads side by side that are cancelled while they wait must leave nothing locked behind them."""
+    async with Mongod(tmp_path) as mongod, Server(mongod.uri, **server.settings) as alone:
+        client = Client(session, alone.graphql)
+        # The accounts of this run live in another database: these are made by the server itself.
+        person = await factories.sign_up(client, email="somebody@example.com")
+        ending = False
+
+        async def read(number: int) -> None:
+            dice = random.Random(number)
+            while not ending:
+                # Some leave while their answer is being made, which cancels it.
+                with suppress(Exception):
+                    async with asyncio.timeout(dice.uniform(0.05, 1.5)):
+                        await person.client.execute(SIDE_BY_SIDE)
+
+        async def write(number: int) -> None:
+            for turn in itertools.count():
+                if ending:
+                    return
+                event = {"id": f"{number}-{turn}", "agent": {"name": f"Agent {turn % 5}"}, "promptTokens": 1}
+                with suppress(Exception):
+                    async with asyncio.timeout(2):
+                        await person.client.execute(COLLECT, {"input": {"source": "s", "events": [event]}})
+
+        busy = [asyncio.create_task(work(number)) for work in (read, write) for number in range(16)]
+        await asyncio.wait(busy, timeout=1.0)
+        for _ in range(2):
+            os.kill(mongod.pid, signal.SIGSTOP)
+            await asyncio.wait(busy, timeout=6.0)
+            os.kill(mongod.pid, signal.SIGCONT)
+            await asyncio.wait(busy, timeout=3.0)
+        ending = True
+        await asyncio.wait(busy, timeout=30.0)
+
+        async with asyncio.timeout(20):
+            while (await person.client.execute("{ agents { totalCount } }")).codes:
+                pass
+        status = await asyncio.wait_for(alone.stop(), 15.0)
+
+    assert status == 0
+
+
+async def test_who_is_cancelled_while_the_driver_waits_leaves_no_lock_behind() -> None:
+    """The moment by which a process was stopped for good, staged: cancelled twice while it takes the lock back."""
+    condition = asyncio.Condition()
+    wait_for: Any = topology._async_cond_wait  # type: ignore[attr-defined]  # noqa: SLF001  # as PyMongo calls it
+
+    async def wait() -> None:
+        async with condition:
+            await wait_for(condition, 5)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.01)
+    await condition.acquire()
+    condition.notify_all()
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.sleep(0.01)
+    # Both in one turn of the loop: it leaves before the lock that is given back has been taken.
+    waiting.cancel()
+    condition.release()
+    await asyncio.wait([waiting])
+    await asyncio.sleep(0.01)
+
+    assert waiting.cancelled()
+    assert not condition.locked()

@@ -315,7 +315,9 @@ async def test_each_field_alone_is_what_it_is_among_all(company: Company, name: 
     leaves = [each for each, field in inner.fields.items() if is_leaf_type(get_named_type(field.type))] if (
         isinstance(inner, GraphQLObjectType)
     ) else []  # fmt: skip
-    for text in [name] if not is_composite_type(inner) else [f"{name} {{ {leaf} }}" for leaf in leaves]:
+    for text in (
+        [name] if not is_composite_type(inner) else [f"{name} {{ {leaf} }}" for leaf in [*leaves, "__typename"]]
+    ):
         context = Context(company.services, NOW, request_id="r", address="127.0.0.1", viewer=company.viewers["admin"])
         document = f"{{ agents {{ nodes {{ {text} }} }} }}"
 

@@ -176,3 +176,19 @@ async def test_anyone_may_read_what_the_stars_mean(client: Client) -> None:
     with pytest.raises(GraphQLErrors) as caught:
         await client.query(RATE, agent=SCOUT, stars=3)
     assert caught.value.code == "UNAUTHENTICATED"
+
+
+async def test_each_of_several_mutations_shows_what_is_so_after_it(user: Person) -> None:
+    await create(user.client, "Scout")
+    shown = "agent { rating { mine count } ratings { totalCount nodes { stars } } }"
+    by = 'agent: {name: "Scout"}'
+    document = f"""mutation {{ x: rateAgent(input: {{{by}, stars: 2}}) {{ {shown} }}
+      y: rateAgent(input: {{{by}, stars: 5}}) {{ {shown} }} z: removeRating(input: {{{by}}}) {{ {shown} }} }}"""
+
+    found = await user.client.query(document)
+
+    told = {
+        name: (each["agent"]["rating"]["mine"], [node["stars"] for node in each["agent"]["ratings"]["nodes"]])
+        for name, each in found.items()
+    }
+    assert told == {"x": (2, [2]), "y": (5, [5]), "z": (None, [])}

@@ -12,6 +12,7 @@ from yarl import URL
 from tests import factories
 from tests.client import Client, Reply
 from tests.factories import Person
+from tests.test_agents import create
 
 NEW = "application/graphql-response+json"
 OLD = "application/json"
@@ -413,3 +414,22 @@ async def test_slow_and_half_open_clients_hold_up_nobody_and_are_cut(client: Cli
         assert [await reader.read() for reader, _ in half_open] == [b""] * 20
     for _, writer in (*slow, *half_open):
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        ("query ($a: Boolean = true) { agents { nodes { name @include(if: $a) } } }", {"a": None}),
+        ("query ($d: Int = 3) { node(id: $i) { id } }", {}),
+        ('query ($i: ID = "x") { node(id: $i) { id } }', {"i": None}),
+    ],
+)
+async def test_a_null_where_none_may_be_is_the_clients_fault(
+    user: Person, document: str, variables: dict[str, Any]
+) -> None:
+    await create(user.client, "Scout")
+
+    reply = await user.client.execute(document, variables)
+
+    assert set(reply.codes) <= {"BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED"}
+    assert reply.codes

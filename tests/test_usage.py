@@ -448,3 +448,27 @@ async def test_whatever_comes_in_whatever_order_counts_once(store: Database, bat
         assert usage.get("users", 0) == len({each.user for each in mine} - {None})
         assert usage.get("conversations", 0) == len({each.conversation for each in mine} - {None})
     assert (await rebuild(ZoneInfo("UTC"), repair=False)).differences == []
+
+
+async def test_what_was_counted_is_a_duplicate_after_its_agent_is_gone(user: Person) -> None:
+    scout = await create(user.client, "Scout")
+    events_sent = [event(str(number), agent={"id": scout}) for number in range(2)]
+    await collect(user.client, *events_sent)
+    await user.client.query('mutation { deleteAgent(input: {agent: {name: "Scout"}}) { deletedId } }')
+
+    again = await collect(user.client, *events_sent)
+    new = await collect(user.client, event("3", agent={"id": scout}))
+
+    assert (again["duplicates"], again["rejected"]) == (2, 0)
+    assert [item["code"] for item in new["items"]] == ["NOT_FOUND"]
+
+
+@pytest.mark.parametrize("lost_first", [True, False])
+async def test_an_event_of_no_agent_takes_no_other_down(user: Person, lost_first: bool) -> None:
+    lost = event("1", agent={"id": "QWdlbnQ6NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"})
+    good = event("1", agent={"name": "Scout"})
+
+    found = await collect(user.client, *([lost, good] if lost_first else [good, lost]))
+
+    assert (found["accepted"], found["rejected"] + found["duplicates"]) == (1, 1)
+    assert found["items"][0]["index"] == (0 if lost_first else 1)

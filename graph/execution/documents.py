@@ -32,7 +32,7 @@ from graph.language.errors import PARSE_FAILED, VALIDATION_FAILED, mark
 from models.errors import TooComplex
 
 _MAX_ERRORS = 20
-_KEPT_CHARACTERS = 1_000_000
+_KEPT_CHARACTERS = 500_000
 _LONGEST_KEPT = 20_000
 # Python reads no number of more than 4,300 digits, and nobody writes one of a tenth of that.
 _MOST_DIGITS = 400

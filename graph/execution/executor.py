@@ -27,12 +27,13 @@ from graph.execution.inputs import Variables
 from graph.execution.plan import Holders, Later, Read, Surprise, Unplanned, plan
 from graph.execution.sharing import Sharing
 
-Plans: TypeAlias = dict[object, Read | None]
-"""The functions of one document; None for a selection that graphql-core is left with."""
+Plans: TypeAlias = dict[object, dict[object, Read | None]]
+"""The functions of one operation, by selection and case; None for a selection that graphql-core is left with."""
 
 _MOST_ERRORS: Final = 50
-# As many as the values of `@skip` and `@include` make of it.
-_MOST_PLANS: Final = 200
+# A case is a set of values of the variables of `@skip` and `@include`. A function takes a hundred times the room of its
+# document's text, and anybody may send any values.
+_MOST_CASES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +147,18 @@ class PlannedExecutor(StrawberryGraphQLCoreExecutionContext):
         if self.surprised:
             return None
         # The document keeps its nodes, and the schema its types: neither gives its id away.
-        key = (id(kind), *(id(each.node) for each in details), *self._case)
+        cases = self._plans.setdefault((id(kind), *(id(each.node) for each in details)), {})
         try:
-            return self._plans[key]
+            return cases[self._case]
         except KeyError:
             pass
         try:
             read = plan(self, kind, details)
-        except Unplanned:
+        except (Unplanned, GraphQLError):
             read = None
-        if len(self._plans) < _MOST_PLANS:
-            self._plans[key] = read
+        if len(cases) >= _MOST_CASES:
+            del cases[next(iter(cases))]
+        cases[self._case] = read
         return read
 
     def _complete(

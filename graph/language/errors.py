@@ -111,5 +111,6 @@ def _of_the_language(error: GraphQLError) -> Mapping[str, Any]:
         if (found := _VARIABLE_PATH.match(error.message)) and "field" not in extensions:
             extensions["field"] = re.sub(r"\[(\d+)\]", r".\1", found[2] or found[1])
     else:
-        extensions.setdefault("code", INTERNAL)
+        # A variable that is null, in the place of an argument that may not be, is found out when the field is run.
+        extensions.setdefault("code", BAD_INPUT if error.message.startswith("Argument ") else INTERNAL)
     return extensions

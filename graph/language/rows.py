@@ -138,7 +138,8 @@ def _keys(raw: GraphQLResolveInfo[Any], cls: type, nodes: Iterable[FieldNode]) -
         elif within:
             (key,) = definition.metadata[READS]
             inner = _keys(raw, within, _fields(raw, [node]))
-            found.update({key} if None in inner else {f"{key}.{each}" for each in inner})
+            # Of `__typename` alone nothing is needed but that it is there.
+            found.update({key} if None in inner or not inner else {f"{key}.{each}" for each in inner})
         elif definition.python_name != "id":
             found.update(definition.metadata.get(READS, (None,)))
     # A path and what lies below it cannot both be asked for.

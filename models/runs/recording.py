@@ -145,9 +145,13 @@ async def counts(keys: Sequence[Key]) -> Mapping[Key, int]:
 class Recording:
     """The change that runs are, for `models/store/commits.py`."""
 
+    async def prepare(self, items: Sequence[Batch]) -> None:
+        """Read nothing before: all of it may change."""
+
     async def apply(
         self,
         items: Sequence[Batch],
+        prepared: None,  # noqa: ARG002  # nothing is
         *,
         commit: Key,
         again: bool,  # noqa: ARG002  # a run may be completed: what is stored of it is read each time

@@ -13,7 +13,7 @@ from beanie import Document
 from prometheus_client import Histogram
 
 from models.errors import ServiceUnavailable
-from models.store import database
+from models.store import database, turns
 from models.store.database import Key, Session
 
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -22,6 +22,12 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 log = structlog.get_logger()
+
+# So many tries may fail, for whatever reason, before a process waits for its turn.
+_PATIENCE: Final = 5
+_TURN: Final = "commits"
+_LOOKS_EVERY_S: Final = 0.025
+_CONTENDED_S: Final = 0.3
 
 _WEIGHT: Final = Histogram(
     "agenthub_commit_weight", "Items in one group commit.", buckets=(1, 10, 50, 100, 500, 1000, 2000, 4000)
@@ -32,7 +38,22 @@ _TIME: Final = Histogram("agenthub_commit_seconds", "Time that a group commit ta
 class Change(Protocol[C_contra, R_co]):
     """One kind of change: how a batch of items is applied inside a transaction."""
 
-    async def apply(self, items: Sequence[C_contra], *, commit: Key, again: bool, session: Session) -> Sequence[R_co]:
+    async def prepare(self, items: Sequence[C_contra]) -> Any:  # noqa: ANN401  # whatever `apply` is then given
+        """Read what can be read before the transaction.
+
+        The sooner a transaction changes what others change too, the fewer of them have changed it since it began.
+        """
+        ...
+
+    async def apply(
+        self,
+        items: Sequence[C_contra],
+        prepared: Any,  # noqa: ANN401  # what `prepare` has read for this try
+        *,
+        commit: Key,
+        again: bool,
+        session: Session,
+    ) -> Sequence[R_co]:
         """Apply the items and give one answer for each, in order.
 
         May run several times for one commit, after a conflict, a duplicate key or an outcome that nobody knows: then
@@ -74,6 +95,8 @@ class Commits:
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._looks_at = 0.0
+        self._contended_until = 0.0
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._drain(), name="commits")
@@ -147,6 +170,17 @@ class Commits:
                 if not waiting.answer.done():
                     waiting.answer.set_result(answer)
 
+    async def _is_contended(self, failed: int) -> bool:
+        """Whether to take a turn: after several failures, or while others do, and for a while after either."""
+        now = asyncio.get_running_loop().time()
+        lost = failed >= _PATIENCE
+        if not lost and now >= self._contended_until and now >= self._looks_at:
+            self._looks_at = now + _LOOKS_EVERY_S
+            lost = await turns.is_taken(_TURN)
+        if lost:
+            self._contended_until = now + _CONTENDED_S
+        return now < self._contended_until
+
     async def _apply(self, batch: Sequence[_Waiting], *, deadline_s: float) -> Sequence[Any]:
         kinds: dict[Change[Any, Any], list[int]] = {}
         for place, waiting in enumerate(batch):
@@ -157,19 +191,33 @@ class Commits:
 
         tries = itertools.count()
 
+        items = {change: [batch[place].item for place in places] for change, places in kinds.items()}
+        prepared: dict[Change[Any, Any], Any] = {}
+
         async def body(session: Session) -> Mapping[int, Any]:
             again = next(tries) > 0
             answers: dict[int, Any] = {}
             for change, places in kinds.items():
-                items = [batch[place].item for place in places]
-                given = await change.apply(items, commit=commits[change], again=again, session=session)
+                given = await change.apply(
+                    items[change], prepared[change], commit=commits[change], again=again, session=session
+                )
                 answers.update(zip(places, given, strict=True))
             return answers
 
         _WEIGHT.observe(sum(waiting.weight for waiting in batch))
         # A duplicate key is a race with another process: the next try finds the other's work and counts it as such.
         with _TIME.time():
-            answers = await database.transaction(self._document, body, deadline_s=deadline_s, retry_duplicates=True)
+            async with turns.waiting(_TURN) as turn:
+
+                async def before(failed: int) -> None:
+                    if await self._is_contended(failed):
+                        await turn.take()
+                    for change in kinds:
+                        prepared[change] = await change.prepare(items[change])
+
+                answers = await database.transaction(
+                    self._document, body, deadline_s=deadline_s, retry_duplicates=True, before=before
+                )
         for change in kinds:
             change.committed()
         return [answers[place] for place in range(len(batch))]

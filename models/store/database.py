@@ -1,6 +1,7 @@
 """MongoDB as the house knows it: connect, bind documents, run transactions. The only module that names the driver."""
 
 import asyncio
+import itertools
 import random
 from binascii import b2a_base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from pymongo import (
     ReturnDocument,
     UpdateOne,
 )
+from pymongo.asynchronous import pool, topology
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -56,6 +58,7 @@ __all__ = [
     "IndexModel",
     "InsertOne",
     "Key",
+    "Outdated",
     "ReplaceOne",
     "ReturnDocument",
     "Row",
@@ -70,6 +73,7 @@ __all__ = [
     "global_id",
     "is_duplicate",
     "is_passing",
+    "quick",
     "snapshot",
     "transaction",
 ]
@@ -103,7 +107,24 @@ _TRANSIENT = "TransientTransactionError"
 _WRITE_CONFLICT, _NO_SUCH_TRANSACTION, _INTERRUPTED, _MAX_TIME = 112, 251, 11601, 50
 
 T = TypeVar("T")
-D = TypeVar("D", bound=Document)
+
+
+async def _await_condition(condition: Any, timeout: float | None) -> bool:  # noqa: ANN401, ASYNC109  # as PyMongo's own
+    """Wait for a condition as PyMongo does, in the task that asks.
+
+    Python 3.11's `wait_for` waits in a task of its own. Cancelled while that one takes the condition's lock back, it
+    leaves the lock held by nobody, for ever: no operation of the process came through any more after a database that
+    was away for some seconds. Python 3.12 has no such task.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return bool(await condition.wait())
+    except TimeoutError:
+        return False
+
+
+for _module in (topology, pool):
+    _module._async_cond_wait = _await_condition  # type: ignore[attr-defined]  # noqa: SLF001  # nothing public does it
 
 
 def global_id(kind: str, key: Key | int | str) -> str:
@@ -264,6 +285,11 @@ def collection(document: type[Document], *, majority: bool = False) -> Collectio
     return found
 
 
+def quick(document: type[Document]) -> Collection:
+    """Give the raw collection of a document class for what may be lost: writes wait for no journal and no majority."""
+    return collection(document).with_options(write_concern=WriteConcern(w=1, j=False))
+
+
 async def change_and_read(
     source: Collection,
     where: Mapping[str, Any],
@@ -296,18 +322,23 @@ async def transaction(
     *,
     deadline_s: float = _TRANSACTION_DEADLINE_S,
     retry_duplicates: bool = False,
+    before: Callable[[int], Awaitable[None]] | None = None,
 ) -> T:
     """Run `body` in one transaction on the database of `document`, again and again until it commits.
 
     The whole body runs again also after a commit of unknown outcome, so it must recognise its own work: by a unique
     key, or by a commit id. A duplicate key is raised, unless `retry_duplicates` says that `body` looks for what is
-    stored already and will find it the next time. Raises `ServiceUnavailable` when the deadline passes.
+    stored already and will find it the next time. `before` is awaited outside before each try, with the number of those
+    that failed. Raises `ServiceUnavailable` when the deadline passes.
     """
     client = collection(document).database.client
     loop = asyncio.get_running_loop()
     deadline = loop.time() + deadline_s
-    while True:
+    for failed in itertools.count():
         try:
+            if before:
+                async with asyncio.timeout_at(deadline):
+                    await before(failed)
             async with asyncio.timeout_at(deadline), client.start_session() as session:
                 async with await session.start_transaction(
                     read_concern=ReadConcern("snapshot"), write_concern=_MAJORITY_WRITE, max_commit_time_ms=5000
@@ -323,6 +354,7 @@ async def transaction(
             await asyncio.sleep(random.uniform(0, 0.005))  # noqa: S311  # spreads retries, guards nothing
             if loop.time() >= deadline:
                 raise ServiceUnavailable from error
+    raise AssertionError  # it is counted without end
 
 
 @asynccontextmanager
@@ -333,8 +365,14 @@ async def snapshot(document: type[Document]) -> AsyncIterator[Session]:
         yield session
 
 
+class Outdated(PyMongoError):
+    """Raised by the body of a transaction: what was read before it is not so any more; have it run again."""
+
+
 def is_passing(error: PyMongoError) -> bool:
     """Tell a fault that the same transaction may survive when run again from one that it will meet again."""
+    if isinstance(error, Outdated):
+        return True
     if error.has_error_label(_TRANSIENT) or error.has_error_label(_UNKNOWN_COMMIT):
         return True
     if isinstance(error, ConnectionFailure | AutoReconnect) or error.timeout:

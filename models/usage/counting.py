@@ -1,8 +1,9 @@
 """What a batch of events does to events, totals, days, hours, distinct ids and alerts, all in one transaction."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,8 +38,18 @@ class Counting:
             self._raised = 0
             self._tell()
 
+    async def prepare(self, items: Sequence[Batch]) -> Mapping[agents.Ref, Key]:
+        """Find the agents that are known."""
+        return await agents.by_refs(list({event.agent for batch in items for event in batch.events}))
+
     async def apply(
-        self, items: Sequence[Batch], *, commit: Key, again: bool, session: Session
+        self,
+        items: Sequence[Batch],
+        prepared: Mapping[agents.Ref, Key],
+        *,
+        commit: Key,
+        again: bool,
+        session: Session,
     ) -> Sequence[Sequence[Outcome]]:
         """Count what is new among the events and say of each what became of it.
 
@@ -49,27 +60,25 @@ class Counting:
         a duplicate, and only a majority commit can tell.
         """
         keys = [event.key for batch in items for event in batch.events]
-        known = await _known(keys, session=session) if again else {}
+        # One whose agent is unknown may have been counted while there was one.
+        looks = again or any(_is_lost(event, prepared) for batch in items for event in batch.events)
+        known = await _known(keys, session=session) if looks else {}
         fresh: dict[str, tuple[Event, datetime]] = {}
         for batch in items:
             for event in batch.events:
-                if event.key not in known:
+                if event.key not in known and not _is_lost(event, prepared):
                     fresh.setdefault(event.key, (event, batch.now))
-        found = await _agents([event for event, _ in fresh.values()], now=items[-1].now, session=session)
-        rows = {
-            key: event.row(found[event.agent], now=now, commit=commit)
-            for key, (event, now) in fresh.items()
-            if event.agent in found
-        }
+        found = await _agents(fresh.values(), prepared, now=items[-1].now, session=session)
+        rows = {key: event.row(found[event.agent], now=now, commit=commit) for key, (event, now) in fresh.items()}
         if rows:
             await self._count(list(rows.values()), session=session)
-        return _outcomes(items, known=known, rows=rows, commit=commit)
+        return _outcomes(items, known=known, rows=rows, lost=partial(_is_lost, found=prepared), commit=commit)
 
     async def _count(self, rows: Sequence[dict[str, Any]], *, session: Session) -> None:
         tally = Tally()
         tally.count(rows, self.zone)
         tally.distinct(await seen.note(tally.claims, session=session))
-        await keep(tally, session=session)
+        await keep(tally, living=True, session=session)
         self._raised += await crossings.raise_for(tally, zone=self.zone, session=session)
         await database.collection(UsageEvent).insert_many(rows, ordered=False, session=session)
 
@@ -81,25 +90,38 @@ async def _known(keys: Sequence[str], *, session: Session) -> Mapping[str, Row]:
     return {row["_id"]: row async for row in cursor}
 
 
-async def _agents(fresh: Sequence[Event], *, now: datetime, session: Session) -> Mapping[agents.Ref, Key]:
-    refs = {event.agent for event in fresh}
-    if not refs:
-        return {}
-    found: dict[agents.Ref, Key] = dict(await agents.by_refs(list(refs), session=session))
-    unknown = {ref: reported.NOTHING for ref in refs if isinstance(ref, str) and ref not in found}
-    if unknown:
-        found.update(await reported.keys(unknown, now=now, session=session))
+async def _agents(
+    fresh: Iterable[tuple[Event, datetime]], known: Mapping[agents.Ref, Key], *, now: datetime, session: Session
+) -> Mapping[agents.Ref, Key]:
+    """Give the keys of agents; those named for the first time are registered."""
+    unknown = {
+        event.agent: reported.NOTHING for event, _ in fresh if isinstance(event.agent, str) and event.agent not in known
+    }
+    if not unknown:
+        return known
+    found: dict[agents.Ref, Key] = dict(known)
+    found.update(await reported.keys(unknown, now=now, session=session))
     return found
 
 
+def _is_lost(event: Event, found: Mapping[agents.Ref, Key]) -> bool:
+    """Whether an event names an agent by an id that there is none of; a name that is new is registered."""
+    return isinstance(event.agent, Key) and event.agent not in found
+
+
 def _outcomes(
-    items: Sequence[Batch], *, known: Mapping[str, Row], rows: Mapping[str, Row], commit: Key
+    items: Sequence[Batch],
+    *,
+    known: Mapping[str, Row],
+    rows: Mapping[str, Row],
+    lost: Callable[[Event], bool],
+    commit: Key,
 ) -> Sequence[Sequence[Outcome]]:
     answered: set[str] = set()
     no_agent = events.rejected("agent.id", "There is no agent with this id.", code="NOT_FOUND")
 
     def outcome(event: Event) -> Outcome:
-        stored = known.get(event.key) or rows.get(event.key)
+        stored = known.get(event.key) or (None if lost(event) else rows[event.key])
         if stored is None:
             return no_agent
         # An earlier try of this very commit may have stored it: that makes it new, not a duplicate.

@@ -130,9 +130,13 @@ class Snapshots:
             self._raised = 0
             self._tell()
 
+    async def prepare(self, items: Sequence[Report]) -> None:
+        """Read nothing before: all of it may change."""
+
     async def apply(
         self,
         items: Sequence[Report],
+        prepared: None,  # noqa: ARG002  # nothing is
         *,
         commit: Key,
         again: bool,  # noqa: ARG002  # what is kept of a source is read each time

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from models.agents import Agent
 from models.store import database
-from models.store.database import Key, Row, Session, UpdateOne
+from models.store.database import Key, Outdated, Row, Session, UpdateOne
 from models.usage import days, events
 from models.usage.days import Cell, Sums, UsageHours, UsageMonth
 from models.usage.seen import Claim, Kind, Move
@@ -103,10 +103,10 @@ def figures_of(row: Row) -> Sums:
     }
 
 
-async def keep(tally: Tally, *, session: Session) -> None:
-    """Add a tally to totals, days and hours."""
+async def keep(tally: Tally, *, living: bool = False, session: Session) -> None:
+    """Add a tally to totals, days and hours; `living` as `add_totals` has it."""
     # Totals first: what another process is changing too shows here as a conflict, before work is done.
-    await add_totals(tally.totals, tally.spans, session=session)
+    await add_totals(tally.totals, tally.spans, living=living, session=session)
     await days.add(UsageMonth, tally.days, used=tally.used, session=session)
     await days.add(UsageHours, tally.hours, session=session)
 
@@ -115,9 +115,11 @@ async def add_totals(
     totals: Mapping[Key, Mapping[str, int]],
     spans: Mapping[Key, tuple[datetime, datetime]],
     *,
+    living: bool = False,
     session: Session,
 ) -> None:
-    """Add figures to the lifetime totals of agents."""
+    """Add figures to the lifetime totals of agents; `living`: raises `Outdated` when one of them is deleted by now."""
+    alive = {"deleted_at": None} if living else {}
     writes = []
     for agent in sorted(totals):
         sums = totals[agent]
@@ -130,6 +132,8 @@ async def add_totals(
             first, last = spans[agent]
             update |= {"$min": {"usage.first_used_at": first}, "$max": {"usage.last_used_at": last}}
         if update:
-            writes.append(UpdateOne({"_id": agent}, update))
+            writes.append(UpdateOne({"_id": agent, **alive}, update))
     if writes:
-        await database.collection(Agent).bulk_write(writes, ordered=False, session=session)
+        done = await database.collection(Agent).bulk_write(writes, ordered=False, session=session)
+        if living and done.matched_count != len(writes):
+            raise Outdated
