@@ -198,7 +198,6 @@ class _Writer:
                 later.append(self._name(Later(answer, field, definition, selected, kind, ask, resolver.is_async, read)))
                 pairs.append(f"{answer!r}: None")
             else:
-                field = kind.fields[selected[0].node.name.value]
                 source = self._source(definition, name, origin, row)
                 pairs.append(f"{answer!r}: {self.value(field.type, source, selected, depth=depth)}")
         holder = f"d{len(self._lines)}"
@@ -208,7 +207,7 @@ class _Writer:
         self.line(depth, f"{name} = {holder}")
         self._later += later
 
-    def _source(self, definition: StrawberryField, name: str, origin: type, row: str) -> str:  # all apart
+    def _source(self, definition: StrawberryField, name: str, origin: type, row: str) -> str:
         if definition.base_resolver:
             return f"{self._name(definition.base_resolver.wrapped_func)}({name})"
         attribute = getattr_static(origin, definition.python_name, None)
