@@ -26,7 +26,7 @@ log = structlog.get_logger()
 # So many tries may fail, for whatever reason, before a process waits for its turn.
 _PATIENCE: Final = 5
 _TURN: Final = "commits"
-_LOOKS_EVERY_S: Final = 0.025
+_LOOKS_EVERY_S: Final = 0.1
 _CONTENDED_S: Final = 0.3
 
 _WEIGHT: Final = Histogram(
