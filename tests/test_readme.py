@@ -44,13 +44,14 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, sheet = SHELL
+    sign_in, ask, report, record, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
     reported = json.loads(await shell(report, demo, TOKEN=token))
     again = json.loads(await shell(report, demo, TOKEN=token))
 
+    recorded = json.loads(await shell(record, demo, TOKEN=token))
     exported = await shell(sheet, demo, TOKEN=token)
 
     assert exported.startswith("\ufeffname,description,")
@@ -59,6 +60,7 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
     assert all(node["usage"]["totalTokens"] > 0 for node in asked["data"]["agents"]["nodes"])
     assert reported["data"]["collectUsage"]["accepted"] == 1
     assert again["data"]["collectUsage"]["duplicates"] == 1
+    assert recorded["data"]["recordRuns"] == {"accepted": 2, "duplicates": 0, "rejected": 0, "items": []}
 
 
 async def test_the_subscription_hears_the_stored_alerts(demo: Server) -> None:
