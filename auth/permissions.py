@@ -49,6 +49,7 @@ admins = Permission("admins", "For admins.", lambda viewer: viewer.is_admin)
 rule_keepers = Permission(
     "rule_keepers", "For admins and API keys with scope MANAGE.", _admin_or_scope(ApiKeyScope.MANAGE)
 )
+operators = Permission("operators", "For admins and API keys with scope OPERATE.", _admin_or_scope(ApiKeyScope.OPERATE))
 
 
 def owner_limit(viewer: Viewer) -> Key | None:

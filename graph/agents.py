@@ -1,5 +1,6 @@
 """Agents as clients see them."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from graph.language.enums import expose
 from graph.language.nodes import Node
 from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
+from graph.organism import PayloadType
 from graph.ratings import Rating, RatingSummary
 from graph.usage.figures import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals, figures
 from models import agents, ratings, users
@@ -81,6 +83,30 @@ class Agent(Node):
         """Give what people think of it."""
         return RatingSummary.of(self.row)
 
+    @reading("declared.is_agent")
+    def is_agent(self) -> bool:
+        """Whether it is an agent; false for a plain listener, which is declared as one and calls no model."""
+        return bool(self._declared.get("is_agent", True))
+
+    @reading("declared.peers")
+    async def peers(self, info: Info) -> list["Agent"]:
+        """Give the agents that it may send messages to, as declared; at most 50."""
+        keys = self._declared.get("peers", ())
+        return [
+            Agent.of(row) for row in await asyncio.gather(*(info.context.load(agents.by_keys, key) for key in keys))
+        ]
+
+    @reading("declared.payload_types")
+    def payload_types(self) -> list[PayloadType]:
+        """Give what may be sent to it, as declared; at most 50."""
+        return [PayloadType.of(each) for each in self._declared.get("payload_types", ())]
+
+    @reading("declared.retired_at")
+    def retired_at(self) -> datetime | None:
+        """Give when it was taken out of the organism's file: nothing can be sent to it then; null otherwise."""
+        at: datetime | None = self._declared.get("retired_at")
+        return at
+
     @reading("owner")
     async def owner(self, info: Info) -> Annotated["User", strawberry.lazy("graph.users")] | None:
         """Who may change it, beside admins; null while nobody has claimed it."""
@@ -128,6 +154,10 @@ class Agent(Node):
     ) -> Connection[Annotated["Run", strawberry.lazy("graph.runs")]]:
         """List the runs of all its versions, newest first."""
         return await graph.runs.runs_of(info, self.key, first=first, after=after)
+
+    @property
+    def _declared(self) -> Row:
+        return self.row.get("declared") or {}
 
     @classmethod
     def of(cls, row: Row) -> "Agent":

@@ -12,23 +12,23 @@ ID = "QWdlbnQ6NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
 BY = '{name: "Nobody"}'
 
 # Each root field with arguments that find nothing, and those who are let in: u(ser), a(dmin), keys with scope
-# c(ollect), r(ead), m(anage), and n(obody).
+# c(ollect), r(ead), m(anage), o(perate), and n(obody).
 TABLE: dict[str, tuple[str, str]] = {
     "node": (f'node(id: "{ID}") {{ id }}', "uar"),
-    "me": ("me { id }", "nuacrm"),
+    "me": ("me { id }", "nuacrmo"),
     "users": ("users { totalCount }", "a"),
     "apiKeys": ("apiKeys { id }", "ua"),
     "agent": (f"agent(by: {BY}) {{ id }}", "uar"),
     "agents": ("agents { totalCount }", "uar"),
     "usage": ("usage { totals { cost } }", "uar"),
-    "ratingFramework": ("ratingFramework { stars }", "nuacrm"),
+    "ratingFramework": ("ratingFramework { stars }", "nuacrmo"),
     "alerts": ("alerts { totalCount }", "uar"),
     "statistics": ("statistics { agents { total } }", "a"),
     "alertRules": ("alertRules { id }", "am"),
-    "register": ('register(input: {email: "", name: "", password: ""}) { session { accessToken } }', "nuacrm"),
-    "refreshSession": ('refreshSession(input: {refreshToken: "x"}) { session { accessToken } }', "nuacrm"),
-    "login": ('login(input: {email: "", password: ""}) { session { accessToken } }', "nuacrm"),
-    "logout": ("logout { success }", "nuacrm"),
+    "register": ('register(input: {email: "", name: "", password: ""}) { session { accessToken } }', "nuacrmo"),
+    "refreshSession": ('refreshSession(input: {refreshToken: "x"}) { session { accessToken } }', "nuacrmo"),
+    "login": ('login(input: {email: "", password: ""}) { session { accessToken } }', "nuacrmo"),
+    "logout": ("logout { success }", "nuacrmo"),
     "updateProfile": ('updateProfile(input: {name: ""}) { user { id } }', "ua"),
     "changePassword": ('changePassword(input: {currentPassword: "", newPassword: ""}) { user { id } }', "ua"),
     "createUser": ('createUser(input: {email: "", name: "", password: ""}) { user { id } }', "a"),
@@ -62,7 +62,7 @@ TABLE: dict[str, tuple[str, str]] = {
 OPEN = {"login", "refreshSession"}
 # The same for subscriptions; whoever is let in is told that the cursor is none.
 WATCHED: dict[str, tuple[str, str]] = {"thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar")}
-CALLERS = ["n", "u", "a", "c", "r", "m"]
+CALLERS = ["n", "u", "a", "c", "r", "m", "o"]
 
 
 def _roots() -> dict[str, str]:
@@ -77,7 +77,7 @@ def test_the_table_has_every_field() -> None:
 
 
 async def _client(caller: str, nobody: Client, user: Person, admin: Person) -> Client:
-    scopes = {"c": "COLLECT", "r": "READ", "m": "MANAGE"}
+    scopes = {"c": "COLLECT", "r": "READ", "m": "MANAGE", "o": "OPERATE"}
     people = {"n": nobody, "u": user.client, "a": admin.client}
     return people[caller] if caller in people else await factories.api_key(admin, scopes[caller])
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import AfterValidator, BaseModel, Field
 
 from models import text
+from models.agents import declared
+from models.agents.declared import Declaration
 from models.enums import DescribedEnum
 from models.errors import Conflict, Fault, Forbidden, NotFound
 from models.store import database, pages
@@ -119,6 +121,7 @@ class Agent(Stored, AgentFields):
     words: list[str]
     usage: LifetimeUsage = LifetimeUsage()
     rating: Stars = Stars()
+    declared: Declaration | None = None
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
@@ -306,6 +309,8 @@ async def update(ref: Ref, values: Mapping[str, Any], *, only_owner: Key | None,
         before = await _mine(ref, only_owner, session=session)
         if all(before[name] == value for name, value in changed.items()):
             return before
+        if changed.get("name", before["name"]) != before["name"]:
+            declared.refuse_part(before, field="name")
         after: Row = await database.change_and_read(
             database.collection(Agent),
             {"_id": before["_id"]},
@@ -325,6 +330,7 @@ async def delete(ref: Ref, *, only_owner: Key | None, now: datetime) -> Key:
 
     async def body(session: Session) -> Key:
         row = await _mine(ref, only_owner, session=session)
+        declared.refuse_part(row, field="agent")
         await database.collection(Agent).update_one({"_id": row["_id"]}, {"$set": {"deleted_at": now}}, session=session)
         key: Key = row["_id"]
         return key
