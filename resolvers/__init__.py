@@ -11,6 +11,7 @@ from resolvers.runs import RunMutations, RunQueries
 from resolvers.sessions import SessionMutations
 from resolvers.sheets import SheetMutations
 from resolvers.statistics import StatisticsQueries
+from resolvers.threads import ThreadQueries
 from resolvers.usage import UsageMutations, UsageQueries
 from resolvers.users import UserMutations, UserQueries
 
@@ -33,6 +34,7 @@ Query = _root(
         RatingQueries,
         AlertQueries,
         RunQueries,
+        ThreadQueries,
         StatisticsQueries,
     ),
 )

@@ -16,11 +16,13 @@ from graph.language.guards import query
 from graph.language.nodes import Node
 from graph.ratings import Rating
 from graph.runs import AgentVersion, Run
+from graph.threads import Message, Thread
 from graph.users import User
 from models.errors import BadInput
 
 _KINDS = {
-    kind.__name__: kind for kind in (Agent, Alert, AlertDelivery, AlertRule, AgentVersion, ApiKey, Rating, Run, User)
+    kind.__name__: kind
+    for kind in (Agent, Alert, AlertDelivery, AlertRule, AgentVersion, ApiKey, Message, Rating, Run, Thread, User)
 }
 
 

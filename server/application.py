@@ -49,6 +49,8 @@ from models.store.live import Live
 from models.store.migrations import Migration
 from models.store.outbox import OutboxItem
 from models.store.turns import Turn
+from models.threads.conversations import Thread
+from models.threads.messages import Message
 from models.usage import reported
 from models.usage.counting import Counting
 from models.usage.days import UsageHours, UsageMonth
@@ -88,6 +90,8 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     Seen,
     AgentVersion,
     AgentRun,
+    Thread,
+    Message,
     OutboxItem,
     Bucket,
     KeptAnswer,

@@ -9,6 +9,7 @@ from tests.factories import Person
 from tests.test_house import CORE
 
 ID = "QWdlbnQ6NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
+THREAD = "VGhyZWFkOjY1NjU2NTY1NjU2NTY1NjU2NTY1NjU2NQ=="
 BY = '{name: "Nobody"}'
 
 # Each root field with arguments that find nothing, and those who are let in: u(ser), a(dmin), keys with scope
@@ -46,6 +47,9 @@ TABLE: dict[str, tuple[str, str]] = {
     "collectSnapshots": ("collectSnapshots(input: {agents: []}) { accepted }", "uac"),
     "agentVersion": (f'agentVersion(agent: {BY}, version: "1") {{ id }}', "uar"),
     "agentVersions": ("agentVersions { totalCount }", "uar"),
+    "thread": (f'thread(id: "{THREAD}") {{ id }}', "uar"),
+    "threads": ("threads { totalCount }", "uar"),
+    "messages": ("messages { totalCount }", "uar"),
     "registerAgent": ('registerAgent(input: {name: ""}) { created }', "uac"),
     "addAgentVersion": (f'addAgentVersion(input: {{agent: {BY}, version: "1"}}) {{ created }}', "uac"),
     "recordRuns": (f'recordRuns(input: {{agent: {BY}, version: "1", runs: []}}) {{ accepted }}', "uac"),

@@ -1,0 +1,1 @@
+"""Conversations of agents: threads, their messages, how these are delivered, and how they are stopped."""
