@@ -251,7 +251,7 @@ def _routes(settings: Settings, parts: Running, streams: EventStreams, *, tracin
     yield from export.routes(door)
     yield from health.routes(parts.database, parts.services.live, streams.stopping)
     if settings.metrics:
-        yield from metrics.routes()
+        yield from metrics.routes(settings.metrics_token)
     if settings.playground:
         yield from playground.routes(_PLAYGROUND)
 

@@ -1,6 +1,7 @@
 """Figures for Prometheus: those of this process, or of all workers together. Each stands where it is measured."""
 
 import asyncio
+import hmac
 import os
 from pathlib import Path
 from typing import Final
@@ -8,8 +9,9 @@ from typing import Final
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from pydantic import SecretStr
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from models.store import outbox
@@ -37,10 +39,15 @@ def _forget_the_dead(directory: Path) -> None:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types for it
 
 
-def routes() -> list[BaseRoute]:
-    """`/metrics`."""
+def routes(token: SecretStr | None) -> list[BaseRoute]:
+    """`/metrics`, for who sends `token`; for everyone where there is none."""
+    wanted = f"Bearer {token.get_secret_value()}".encode() if token else None
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        if wanted and not hmac.compare_digest(request.headers.get("Authorization", "").encode(), wanted):
+            return PlainTextResponse(
+                "Send METRICS_TOKEN as a Bearer token.\n", status_code=401, headers={"WWW-Authenticate": "Bearer"}
+            )
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 for status, count in (await outbox.counts()).items():

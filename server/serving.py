@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from models.errors import Refused
@@ -77,7 +78,10 @@ async def serve(
         if settings.workers == 1:
             await uvicorn.Server(config).serve([listener])
         else:
-            await asyncio.to_thread(Multiprocess(config, [listener]).run)
+            parent = Multiprocess(config, [listener])
+            await asyncio.to_thread(parent.run)
+            if any(process.exitcode == STARTUP_FAILURE for process in parent.processes):
+                raise Refused("A worker could not start, so all have stopped. The log says why.")
 
 
 def _listen(host: str, port: int) -> socket.socket:

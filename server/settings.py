@@ -175,8 +175,12 @@ class Settings(BaseSettings):
         "network.",
     )
 
-    metrics: bool = Field(
-        default=False, description="Whether /metrics answers Prometheus. It is open to everyone who can reach it."
+    metrics: bool = Field(default=False, description="Whether /metrics answers Prometheus.")
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="What Prometheus has to send as a Bearer token, 16 characters or more; without it /metrics is open "
+        "to everyone who can reach it.",
     )
     otel_exporter_otlp_endpoint: str | None = Field(
         default=None,
@@ -225,7 +229,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password",
-        "trusted_documents", "otel_exporter_otlp_endpoint",
+        "trusted_documents", "otel_exporter_otlp_endpoint", "metrics_token",
         "mailgun_api_key",
         "mailgun_domain", "mailgun_from_email",
         mode="before",

@@ -91,25 +91,26 @@ class Server:
             async with aiohttp.ClientSession() as session, session.get(f"{self.url}/healthz") as response:
                 assert response.status == 200
         except aiohttp.ClientError:
-            await self._ended()
+            await self.ended()
             raise AssertionError("The server did not start:\n" + "\n".join(self.lines)) from None
 
     async def stop(self) -> int:
         """Ask it to stop, and give its exit status."""
         self.signal(signal.SIGTERM)
-        return await self._ended()
+        return await self.ended()
 
     async def kill(self) -> None:
         """Kill it, with no chance to tidy up."""
         self.signal(signal.SIGKILL)
-        await self._ended()
+        await self.ended()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
-    async def _ended(self) -> int:
+    async def ended(self) -> int:
+        """Wait until it has ended, and give its exit status."""
         assert self._process is not None
         assert self._reading is not None
         status = await self._process.wait()

@@ -70,3 +70,14 @@ async def test_figures_are_shown_only_where_they_are_switched_on(
 ) -> None:
     async with session.get(f"{server.url}/metrics") as response:
         assert response.status == 404
+
+
+async def test_figures_are_for_who_sends_the_token(mongodb_uri: str, session: aiohttp.ClientSession) -> None:
+    token = "figures-for-prometheus"
+    statuses = []
+    async with Server(mongodb_uri, METRICS="true", METRICS_TOKEN=token) as another:
+        for given in ({}, {"Authorization": "Bearer figures-for-nobody!"}, {"Authorization": f"Bearer {token}"}):
+            async with session.get(f"{another.url}/metrics", headers=given) as response:
+                statuses.append(response.status)
+
+    assert statuses == [401, 401, 200]

@@ -256,6 +256,26 @@ async def test_workers_share_the_port(mongodb_uri: str, session: aiohttp.ClientS
         assert await server.stop() == 0
 
 
+async def test_a_worker_that_cannot_start_is_told_of_by_the_exit_status(mongodb_uri: str, tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted.json"
+    trusted.write_text("{}")
+    async with Server(
+        mongodb_uri, "--workers", "2", TRUSTED_DOCUMENTS=str(trusted), TRUSTED_DOCUMENTS_MODE="require"
+    ) as server:
+        trusted.unlink()
+        os.kill(children(server.pid)[-1], signal.SIGKILL)
+
+        assert await asyncio.wait_for(server.ended(), 30) == 1, [*server.lines]
+        assert "agenthub: A worker could not start" in server.lines[-1]
+
+
+def children(pid: int) -> list[int]:
+    """Give the workers of a parent; a process that keeps track of resources is none."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    found = [int(each) for path in lists for each in path.read_text().split()]
+    return [each for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
 # ---------------------------------------------------------------- health
 
 
