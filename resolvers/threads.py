@@ -43,8 +43,9 @@ class ThreadQueries:
         """List threads, newest first."""
         wanted = pages.asked("threads", conversations.NEWEST, first=first, after=after)
         key = await agent_types.key_of(participant, field="participant") if participant else None
-        page = await conversations.page(status=status, participant=key, window=wanted.window)
-        return wanted.connection(page, Thread.of, partial(conversations.count, status=status, participant=key))
+        taking_part = [key] if key else []
+        page = await conversations.page(status=status, participants=taking_part, window=wanted.window)
+        return wanted.connection(page, Thread.of, partial(conversations.count, status=status, participants=taking_part))
 
     @query(allow=readers)
     async def messages(
@@ -60,5 +61,6 @@ class ThreadQueries:
         wanted = pages.asked("messages", messages.NEWEST, first=first, after=after)
         key = await agent_types.key_of(agent, field="agent") if agent else None
         within = nodes.decode(thread, "Thread", field="thread") if thread else None
-        page = await messages.page(agent=key, thread=within, window=wanted.window)
-        return wanted.connection(page, Message.of, partial(messages.count, agent=key, thread=within))
+        agents = [key] if key else []
+        page = await messages.page(agents=agents, thread=within, window=wanted.window)
+        return wanted.connection(page, Message.of, partial(messages.count, agents=agents, thread=within))

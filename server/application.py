@@ -49,7 +49,9 @@ from models.store.live import Live
 from models.store.migrations import Migration
 from models.store.outbox import OutboxItem
 from models.store.turns import Turn
+from models.threads.activity import AgentActivity
 from models.threads.conversations import Thread
+from models.threads.events import ControlEvent
 from models.threads.messages import Message
 from models.usage import reported
 from models.usage.counting import Counting
@@ -92,6 +94,8 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     AgentRun,
     Thread,
     Message,
+    AgentActivity,
+    ControlEvent,
     OutboxItem,
     Bucket,
     KeptAnswer,
@@ -164,7 +168,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with accounts(settings) as made:
         await migrations.once("pencil agents", reported.tag_pencils, now=datetime.now(UTC))
         await keep_default_rule(settings)
-        async with Live(made.database, [Alert]) as live, Commits(UsageEvent) as commits:
+        async with Live(made.database, [Alert, ControlEvent]) as live, Commits(UsageEvent) as commits:
             services = Services(
                 commits=commits,
                 counting=Counting(settings.zone, raised=live.look),

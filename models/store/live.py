@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 import structlog
@@ -60,7 +60,7 @@ class _Subscriber:
             await self._arrived.wait()
         if self._too_slow:
             raise TooSlow(
-                "You read more slowly than alerts arrive. Subscribe again with `after` set to the last cursor you saw.",
+                "You read more slowly than there is to tell. Subscribe again with `after` set to the last cursor you saw.",
                 retry_after_ms=1000,
             )
         return self._rows.popleft() if self._overflowed_in is None else None
@@ -115,23 +115,31 @@ class Live:
         self._stirred.set()
 
     async def follow(
-        self, topic: type[Document], *, after: int | None, where: Callable[[Row], bool] = lambda _: True
+        self,
+        topic: type[Document],
+        *,
+        after: int | None,
+        where: Callable[[Row], bool] = lambda _: True,
+        stored: Row = MappingProxyType({}),
     ) -> AsyncIterator[Row]:
         """Give the rows numbered above `after` (above the newest, when None), first the stored ones, then live.
 
-        None is left out and none comes twice. `where` picks the rows that count for this subscriber. Raises `TooSlow`
-        when more than the bound has piled up and the reader has not stirred by the next burst.
+        None is left out and none comes twice. `where` picks the rows that count for this subscriber; `stored` says as
+        much of it as an index can, for the rows that are read from the store. Raises `TooSlow` when more than the bound
+        has piled up and the reader has not stirred by the next burst.
         """
         last = self._seen[topic] if after is None else after
         while True:
             while last < self._seen[topic]:
-                rows = await self._read(topic, last)
+                broadcast = self._seen[topic]
+                rows = await self._read(topic, last, stored)
                 for row in rows:
                     last = row["_id"]
                     if where(row):
                         yield row
-                if not rows:
-                    break
+                if len(rows) < _PAGE:
+                    # All that had been broadcast when this was read has been looked at.
+                    last = max(last, broadcast)
             # Nothing was awaited since `last` reached what has been broadcast: whatever comes now comes to the queue.
             subscriber = _Subscriber(where, last, self._bound)
             self._subscribers[topic].add(subscriber)
@@ -143,9 +151,9 @@ class Live:
             finally:
                 self._subscribers[topic].discard(subscriber)
 
-    async def _read(self, topic: type[Document], after: int) -> Sequence[Row]:
+    async def _read(self, topic: type[Document], after: int, stored: Row = MappingProxyType({})) -> Sequence[Row]:
         # Majority: what a subscriber has seen must survive a failover.
-        cursor = database.collection(topic, majority=True).find({"_id": {"$gt": after}})
+        cursor = database.collection(topic, majority=True).find({**stored, "_id": {"$gt": after}})
         rows: Sequence[Row] = await cursor.sort("_id", ASCENDING).limit(_PAGE).to_list(_PAGE)
         return rows
 

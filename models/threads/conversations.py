@@ -1,7 +1,7 @@
 """Threads: one conversation each, opened by id or by a name of the caller's own, closed once and for all."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
@@ -10,10 +10,12 @@ from pydantic import BaseModel
 
 from models import text
 from models.enums import DescribedEnum
-from models.errors import BadInput, NotFound
+from models.errors import BadInput, BudgetExhausted, Conflict, NotFound
 from models.store import database, pages
 from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, Row, Session, Stored
 from models.store.pages import Order, Page, Window
+from models.threads import events
+from models.threads.events import EventKind
 
 
 class ThreadStatus(DescribedEnum):
@@ -65,10 +67,14 @@ MOST_PARTICIPANTS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """What names a thread: its key, and the caller's own name for it where it was named by that."""
+    """What names a thread: its key, and the caller's own name for it where it was named by that.
+
+    `is_new`: nobody named any, and one is to be opened.
+    """
 
     thread: Key
     name: str | None = None
+    is_new: bool = False
 
 
 # ---------------------------------------------------------------- reads
@@ -92,14 +98,14 @@ async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
     return {row["_id"]: row async for row in database.collection(Thread).find({"_id": {"$in": list(keys)}})}
 
 
-async def page(*, status: ThreadStatus | None, participant: Key | None, window: Window) -> Page:
-    """Read one page of threads, newest first."""
-    return await pages.read(database.collection(Thread), _where(status, participant), order=NEWEST, window=window)
+async def page(*, status: ThreadStatus | None, participants: Collection[Key], window: Window) -> Page:
+    """Read one page of the threads that each of these agents takes part in, newest first."""
+    return await pages.read(database.collection(Thread), _where(status, participants), order=NEWEST, window=window)
 
 
-async def count(*, status: ThreadStatus | None, participant: Key | None) -> int:
+async def count(*, status: ThreadStatus | None, participants: Collection[Key]) -> int:
     """Count threads."""
-    return await database.collection(Thread).count_documents(_where(status, participant))
+    return await database.collection(Thread).count_documents(_where(status, participants))
 
 
 # ---------------------------------------------------------------- writes
@@ -110,7 +116,7 @@ async def open_now(ref: Ref, *, now: datetime, session: Session | None = None) -
 
     Whoever opens one and stores what hangs on it in one transaction passes its `session`.
     """
-    if ref.name is None:
+    if ref.name is None and not ref.is_new:
         return await require(ref.thread, field="thread", session=session)
     rows = database.collection(Thread)
     # Looked for first: most are there, and a write would meet those of others.
@@ -122,7 +128,68 @@ async def open_now(ref: Ref, *, now: datetime, session: Session | None = None) -
     return row
 
 
+async def joined(thread: Row, agents: Collection[Key], *, session: Session) -> None:
+    """Note that a message was sent in a thread, and who takes part in it by that."""
+    new = [agent for agent in agents if agent not in thread["participants"]]
+    await database.collection(Thread).update_one(
+        {"_id": thread["_id"]},
+        {
+            "$inc": {"messages": 1},
+            "$push": {"participants": {"$each": new}},
+            "$currentDate": {"updated_at": True},
+        },
+        session=session,
+    )
+
+
+async def stirred(thread: Key, *, session: Session) -> None:
+    """Note that something has happened in a thread; of two transactions that do, one waits for the other."""
+    await database.collection(Thread).update_one(
+        {"_id": thread}, {"$currentDate": {"updated_at": True}}, session=session
+    )
+
+
+async def close(thread: Row, status: ThreadStatus, *, reason: str | None, session: Session) -> Row:
+    """Close a thread, or close it otherwise than it was."""
+    change: list[Row] = [
+        {
+            "$set": {
+                "status": status.value,
+                "closed_at": {"$ifNull": ["$closed_at", "$$NOW"]},
+                "closed_reason": {"$literal": reason},
+                "updated_at": "$$NOW",
+            }
+        }
+    ]
+    return await _changed(thread["_id"], change, agents=thread["participants"], session=session)
+
+
+async def exhaust(thread: Key, *, session: Session) -> None:
+    """Note that a thread's budget is used up: it takes no message any more. Only an ACTIVE one changes."""
+    row = await find(thread, session=session)
+    if row and row["status"] == ThreadStatus.ACTIVE:
+        await close(row, ThreadStatus.EXHAUSTED, reason="Its token budget is used up.", session=session)
+
+
+async def reopen(thread: Key, *, session: Session) -> None:
+    """Note that a thread's budget has been raised: it takes messages again. Only an EXHAUSTED one changes."""
+    row = await find(thread, session=session)
+    if row and row["status"] == ThreadStatus.EXHAUSTED:
+        again = {"status": ThreadStatus.ACTIVE.value, "closed_at": None, "closed_reason": None, "updated_at": "$$NOW"}
+        await _changed(thread, [{"$set": again}], agents=row["participants"], session=session)
+
+
 # ---------------------------------------------------------------- rules
+
+
+def refuse_closed(thread: Row) -> None:
+    """Raise for a thread that takes no message: `BudgetExhausted` or `Conflict`."""
+    status = thread["status"]
+    if status == ThreadStatus.EXHAUSTED:
+        raise BudgetExhausted("The token budget of this thread is used up. Raise its limit, or open another thread.")
+    if status != ThreadStatus.ACTIVE:
+        why = f" ({thread['closed_reason']})" if thread["closed_reason"] else ""
+        raise Conflict(f"This thread is {status}{why}: it takes nothing more. Open another one.", field="thread")
 
 
 def named(name: str, *, field: str = "thread.key") -> Ref:
@@ -155,14 +222,20 @@ def row_of(ref: Ref, *, now: datetime) -> dict[str, Any]:
     return {"_id": ref.thread, **thread.model_dump(exclude={"id", "revision_id"})}
 
 
+async def _changed(thread: Key, change: list[Row], *, agents: Sequence[Key], session: Session) -> Row:
+    row = await database.change_and_read(database.collection(Thread), {"_id": thread}, change, session=session)
+    await events.append(EventKind.THREAD, thread=thread, agents=agents, status=row["status"], session=session)
+    return row
+
+
 def _without_id(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "_id"}
 
 
-def _where(status: ThreadStatus | None, participant: Key | None) -> dict[str, Any]:
+def _where(status: ThreadStatus | None, participants: Collection[Key]) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
-    if participant is not None:
-        wanted["participants"] = participant
+    if participants:
+        wanted["participants"] = {"$all": list(participants)}
     if status is not None:
         wanted["status"] = status.value
     return wanted

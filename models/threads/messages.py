@@ -1,6 +1,7 @@
 """Messages: what one agent, or a person, says to an agent, in a thread; numbered in the order of commit."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -13,8 +14,11 @@ from models.store.pages import Order, Page, Window
 class Message(Stored):
     """One message and how far its delivery has come.
 
-    Its number is taken in the transaction that stores it: what is sent later has a higher one. The payload is kept as
-    JSON text, since BSON does not hold every JSON value.
+    Its number is that of the event of its sending: what is sent later has a higher one. The payload is kept as JSON
+    text, since BSON does not hold every JSON value.
+
+    `open`: it is not delivered yet; `head`: it is the first such one of its thread and recipient, and none but the head
+    is handed out; `way`: what is to be done next about a head whose recipient is not paused, by `due`.
     """
 
     number: int
@@ -31,9 +35,13 @@ class Message(Stored):
     created_at: datetime
     status: DeliveryStatus = DeliveryStatus.PENDING
     open: bool | None = True
+    head: bool | None = None
+    way: str | None = None
+    due: datetime | None = None
     attempts: int = 0
     lease: Key | None = None
     leased_until: datetime | None = None
+    holder: Key | None = None
     delivered_at: datetime | None = None
     error: str | None = None
 
@@ -52,7 +60,21 @@ class Message(Stored):
                 name="open",
                 partialFilterExpression={"open": True},
             ),
+            IndexModel(
+                [("recipient", ASCENDING), ("number", ASCENDING)], name="heads", partialFilterExpression={"head": True}
+            ),
+            IndexModel(
+                [("way", ASCENDING), ("due", ASCENDING)], name="due", partialFilterExpression={"way": {"$exists": True}}
+            ),
         ]
+
+
+POST: Final = "POST"
+"""It is posted to its recipient's endpoint when it is due."""
+INBOX: Final = "INBOX"
+"""It waits for a subscriber of its recipient's inbox."""
+TIMED: Final = "TIMED"
+"""A subscriber holds it, or it is to be tried again later: nothing is done before it is due."""
 
 
 NEWEST: Final = Order("number", descending=True)
@@ -72,24 +94,32 @@ async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
     return {row["_id"]: row async for row in database.collection(Message).find({"_id": {"$in": list(keys)}})}
 
 
-async def page(*, agent: Key | None, thread: Key | None, window: Window) -> Page:
-    """Read one page of messages that an agent has sent or been sent, newest first."""
-    return await pages.read(database.collection(Message), _where(agent, thread), order=NEWEST, window=window)
+async def page(*, agents: Collection[Key], thread: Key | None, window: Window) -> Page:
+    """Read one page of messages that each of these agents has sent or been sent, newest first."""
+    return await pages.read(database.collection(Message), _where(agents, thread), order=NEWEST, window=window)
 
 
-async def count(*, agent: Key | None, thread: Key | None) -> int:
+async def count(*, agents: Collection[Key], thread: Key | None) -> int:
     """Count messages."""
-    return await database.collection(Message).count_documents(_where(agent, thread))
+    return await database.collection(Message).count_documents(_where(agents, thread))
 
 
-async def of_threads(threads: Sequence[Key], *, window: Window) -> Mapping[Key, Page]:
-    """Read one page of each thread's messages, in the order in which they were sent."""
-    return await pages.read_each(database.collection(Message), threads, field="thread", order=OLDEST, window=window)
+async def of_threads(threads: Sequence[Key], *, only: Key | None = None, window: Window) -> Mapping[Key, Page]:
+    """Read one page of each thread's messages, in the order in which they were sent; `only` those of this agent."""
+    where = {} if only is None else {"agents": only}
+    source = database.collection(Message)
+    return await pages.read_each(source, threads, field="thread", where=where, order=OLDEST, window=window)
 
 
 # ---------------------------------------------------------------- rules
 
 
-def _where(agent: Key | None, thread: Key | None) -> dict[str, Any]:
-    wanted = {"agents": agent, "thread": thread}
-    return {name: key for name, key in wanted.items() if key is not None}
+def key_of(scope: str, key: str) -> Key:
+    """Make the key of a message of who sends it and the key that they gave it: a digest of 96 bits."""
+    said = f"{scope}\x1f{key}".encode("utf-8", "surrogatepass")
+    return Key(hashlib.blake2b(said, digest_size=12, person=b"messages").digest())
+
+
+def _where(agents: Collection[Key], thread: Key | None) -> dict[str, Any]:
+    wanted: dict[str, Any] = {"agents": {"$all": list(agents)}} if agents else {}
+    return wanted if thread is None else {**wanted, "thread": thread}

@@ -1,0 +1,149 @@
+"""What each agent is doing, kept as its messages come and go: its state, its queue, whom it waits for, the pause."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from models.enums import DescribedEnum
+from models.store import database
+from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored
+
+
+class AgentState(DescribedEnum):
+    """What an agent is doing."""
+
+    IDLE = "IDLE", "Nothing: no message is being handled, and no answer awaited."
+    RUNNING = "RUNNING", "Handles a message that was handed to it."
+    WAITING = "WAITING", "Has sent a message to a peer, and no answer has come yet."
+    PAUSED = "PAUSED", "An operator has paused it: messages wait for it."
+    ERROR = "ERROR", "The last message to it could not be delivered and was given up."
+
+
+class AgentActivity(Stored):
+    """One agent's activity; its key is the agent's. Changed in the transaction of each message.
+
+    `queued`: messages that are not delivered yet, `leased` of which are being handled; `messages`: all that it has sent
+    or been sent; `awaits`: from whom, in which thread, no answer has come yet, the latest hundred.
+    """
+
+    queued: int = 0
+    leased: int = 0
+    messages: int = 0
+    last_activity_at: datetime | None = None
+    current_thread: Key | None = None
+    paused_at: datetime | None = None
+    failed: bool = False
+    awaits: list[dict[str, Key]] = []
+
+    class Settings:
+        """Where it is stored."""
+
+        name = "agent_activity"
+        indexes: ClassVar[list[IndexModel]] = [IndexModel([("awaits.thread", ASCENDING)], name="awaited in")]
+
+
+_MOST_AWAITED: Final = 100
+
+# ---------------------------------------------------------------- reads
+
+
+async def by_agents(agents: Sequence[Key]) -> Mapping[Key, Row]:
+    """Read the activity of many agents; those that had none yet are left out."""
+    return {row["_id"]: row async for row in database.collection(AgentActivity).find({"_id": {"$in": list(agents)}})}
+
+
+async def find(agent: Key, *, session: Session) -> Row | None:
+    """Read the activity of one agent."""
+    return await database.collection(AgentActivity).find_one({"_id": agent}, session=session)
+
+
+# ---------------------------------------------------------------- writes
+
+
+async def sent(agent: Key, *, to: Key, thread: Key, session: Session) -> None:
+    """Note that an agent has sent a message: it awaits an answer."""
+    pair = {"thread": thread, "peer": to}
+    awaits = {"$slice": [{"$concatArrays": [_others(pair), [pair]]}, -_MOST_AWAITED]}
+    await _change(agent, {"messages": _more("messages", 1), "last_activity_at": "$$NOW", "awaits": awaits}, session)
+
+
+async def received(agent: Key, *, sender: Key | None, thread: Key, counted: bool, session: Session) -> Row:
+    """Note that a message waits for an agent; gives its activity. `counted`: its sending was not counted for it yet."""
+    changes: dict[str, Any] = {"queued": _more("queued", 1), "messages": _more("messages", int(counted))}
+    if sender is not None and sender != agent:
+        changes["awaits"] = _others({"thread": thread, "peer": sender})
+    return await _change(agent, changes, session)
+
+
+async def handed(agent: Key, *, thread: Key, session: Session) -> None:
+    """Note that a message was handed to an agent."""
+    changes = {"leased": _more("leased", 1), "last_activity_at": "$$NOW", "current_thread": thread}
+    await _change(agent, changes, session)
+
+
+async def taken_back(agent: Key, *, count: int, leased: int, failed: bool | None, session: Session) -> Row:
+    """Note that `count` messages need no delivery any more, and that `leased` leases have ended; gives its activity.
+
+    `failed`: whether the last one was given up; None leaves that as it was.
+    """
+    changes: dict[str, Any] = {
+        "queued": _more("queued", -count),
+        "leased": _more("leased", -leased),
+        "current_thread": {"$cond": [{"$lte": ["$leased", leased]}, None, "$current_thread"]},
+    }
+    if failed is not None:
+        changes |= {"failed": failed, "last_activity_at": "$$NOW"}
+    return await _change(agent, changes, session)
+
+
+async def answered_by_nobody(thread: Key, *, session: Session) -> None:
+    """Have nobody wait for an answer in a thread any more."""
+    await database.collection(AgentActivity).update_many(
+        {"awaits.thread": thread}, {"$pull": {"awaits": {"thread": thread}}}, session=session
+    )
+
+
+async def unanswered(agent: Key, *, peer: Key, thread: Key, session: Session) -> None:
+    """Have an agent wait no longer for one peer in a thread: its message could not be delivered."""
+    await database.collection(AgentActivity).update_one(
+        {"_id": agent}, {"$pull": {"awaits": {"thread": thread, "peer": peer}}}, session=session
+    )
+
+
+async def set_paused(agent: Key, *, paused: bool, session: Session) -> None:
+    """Note that an agent is paused, since when it was first, or that it is no longer."""
+    await _change(agent, {"paused_at": {"$ifNull": ["$paused_at", "$$NOW"]} if paused else None}, session)
+
+
+# ---------------------------------------------------------------- rules
+
+
+def state(activity: Row | None) -> AgentState:
+    """Say what an agent is doing; None for one that no message has ever reached or left."""
+    if activity is None:
+        return AgentState.IDLE
+    if activity["paused_at"] is not None:
+        return AgentState.PAUSED
+    if activity["leased"]:
+        return AgentState.RUNNING
+    if activity["failed"]:
+        return AgentState.ERROR
+    return AgentState.WAITING if activity["awaits"] else AgentState.IDLE
+
+
+async def _change(agent: Key, changes: Mapping[str, Any], session: Session) -> Row:
+    fields = AgentActivity.model_construct().model_dump(exclude={"id", "revision_id"})
+    born = {name: {"$ifNull": [f"${name}", value]} for name, value in fields.items()}
+    return await database.change_and_read(
+        database.collection(AgentActivity), {"_id": agent}, [{"$set": born}, {"$set": changes}], upsert=True,
+        session=session,
+    )  # fmt: skip
+
+
+def _more(figure: str, count: int) -> Mapping[str, Any]:
+    return {"$add": [f"${figure}", count]}
+
+
+def _others(pair: Mapping[str, Key]) -> Mapping[str, Any]:
+    same = [{"$eq": [f"$$this.{name}", value]} for name, value in pair.items()]
+    return {"$filter": {"input": "$awaits", "cond": {"$not": [{"$and": same}]}}}
