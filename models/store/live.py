@@ -60,7 +60,7 @@ class _Subscriber:
             await self._arrived.wait()
         if self._too_slow:
             raise TooSlow(
-                "You read more slowly than there is to tell. Subscribe again with `after` set to the last cursor you saw.",
+                "You read too slowly. Subscribe again with `after` set to the last cursor you saw.",
                 retry_after_ms=1000,
             )
         return self._rows.popleft() if self._overflowed_in is None else None
