@@ -14,6 +14,7 @@ from auth.signin import SignIn, Tokens
 from auth.viewer import NOBODY, Viewer
 from graph.loaders import BatchedRead, Loaders
 from models.alerts.signing import Signing
+from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store.commits import Commits
 from models.store.live import Live
@@ -33,6 +34,7 @@ class Services:
     counting: Counting
     snapshots: Snapshots
     recording: Recording
+    prices: Prices
     live: Live
     signin: SignIn
     registration: Registration

@@ -6,6 +6,7 @@ from resolvers.agents import AgentMutations, AgentQueries
 from resolvers.alerts import AlertMutations, AlertQueries, AlertSubscriptions
 from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
+from resolvers.prices import PriceMutations, PriceQueries
 from resolvers.ratings import RatingMutations, RatingQueries
 from resolvers.runs import RunMutations, RunQueries
 from resolvers.sessions import SessionMutations
@@ -31,6 +32,7 @@ Query = _root(
         KeyQueries,
         AgentQueries,
         UsageQueries,
+        PriceQueries,
         RatingQueries,
         AlertQueries,
         RunQueries,
@@ -49,6 +51,7 @@ Mutation = _root(
         SheetMutations,
         RatingMutations,
         UsageMutations,
+        PriceMutations,
         RunMutations,
         AlertMutations,
     ),

@@ -14,6 +14,7 @@ from graph.language import nodes
 from graph.language.describe import object_type
 from graph.language.guards import query
 from graph.language.nodes import Node
+from graph.prices import Price
 from graph.ratings import Rating
 from graph.runs import AgentVersion, Run
 from graph.threads import Message, Thread
@@ -22,7 +23,20 @@ from models.errors import BadInput
 
 _KINDS = {
     kind.__name__: kind
-    for kind in (Agent, Alert, AlertDelivery, AlertRule, AgentVersion, ApiKey, Message, Rating, Run, Thread, User)
+    for kind in (
+        Agent,
+        Alert,
+        AlertDelivery,
+        AlertRule,
+        AgentVersion,
+        ApiKey,
+        Message,
+        Price,
+        Rating,
+        Run,
+        Thread,
+        User,
+    )
 }
 
 

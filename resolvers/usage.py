@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import strawberry
+from strawberry import ID
 
 from auth.permissions import collectors, readers
 from graph.agents import AgentBy, AgentFilter
@@ -17,10 +18,11 @@ from graph.usage.collecting import (
     ItemResult,
     counted,
 )
+from graph.usage.events import UsageEvent
 from graph.usage.figures import Days, From, To, Usage, figures_of_usage
 from models import agents
 from models.errors import BadInput
-from models.usage import counting, snapshots
+from models.usage import counting, events, snapshots
 from models.usage import days as kept
 
 
@@ -51,6 +53,16 @@ class UsageQueries:
         else:
             keys = list(await agents.keys_of((filter or AgentFilter()).read()))
         return Usage(span=await kept.span(keys, first=first, last=last, figures=figures_of_usage(info)), agents=keys)
+
+    @query(allow=readers)
+    async def usage_event(
+        self,
+        id: Annotated[ID, strawberry.argument(description="The event's idempotency key, as it was reported.")],
+        source: Annotated[str, strawberry.argument(description="The system that reported it.")] = "default",
+    ) -> UsageEvent | None:
+        """Find one event, with its cost and where that comes from; null when there is none."""
+        row = await events.find(source, id)
+        return UsageEvent.of(row) if row else None
 
 
 @object_type

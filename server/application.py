@@ -36,6 +36,9 @@ from models.alerts.raised import Alert, AlertState
 from models.alerts.rules import AlertChannel, AlertRule
 from models.alerts.signing import Signing
 from models.keys import ApiKey
+from models.prices import entries
+from models.prices.entries import Price
+from models.prices.keeping import Prices
 from models.ratings import Rating
 from models.runs.recording import AgentRun, Recording
 from models.runs.versions import AgentVersion
@@ -82,6 +85,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     ApiKey,
     Agent,
     Rating,
+    Price,
     AlertRule,
     Alert,
     AlertState,
@@ -168,12 +172,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with accounts(settings) as made:
         await migrations.once("pencil agents", reported.tag_pencils, now=datetime.now(UTC))
         await keep_default_rule(settings)
-        async with Live(made.database, [Alert, ControlEvent]) as live, Commits(UsageEvent) as commits:
+        await entries.keep_list(now=datetime.now(UTC))
+        prices = Prices(made.database)
+        async with Live(made.database, [Alert, ControlEvent]) as live, prices.held, Commits(UsageEvent) as commits:
             services = Services(
                 commits=commits,
-                counting=Counting(settings.zone, raised=live.look),
+                counting=Counting(settings.zone, price=prices.price, raised=live.look),
                 snapshots=Snapshots(settings.zone, raised=live.look),
                 recording=Recording(),
+                prices=prices,
                 live=live,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,

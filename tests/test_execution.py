@@ -49,6 +49,7 @@ from models import agents, ratings
 from models.alerts.raised import Alert
 from models.alerts.signing import Signing
 from models.keys import ApiKeyScope
+from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store import database
 from models.store.commits import Commits
@@ -128,6 +129,7 @@ async def company(store: Database) -> AsyncIterator[Company]:
             counting=Counting(ZONE),
             snapshots=Snapshots(ZONE),
             recording=Recording(),
+            prices=Prices(store),
             live=Live(store, [Alert]),
             signin=SignIn(passwords, tokens),
             registration=registration,

@@ -52,25 +52,28 @@ class UsageEventInput:
     at: datetime | None = None
     """When it happened; now, when left out. At most 24 hours ahead."""
     model: str | None = None
-    """The model that answered."""
+    """The model that answered; the price table goes by the beginning of its name."""
     provider: str | None = None
     """Who serves the model."""
     labels: list[LabelInput] | None = None
     """At most 10 labels."""
     prompt_tokens: BigInt = BigInt(0)
-    """Prompt tokens, cached and cache-write ones included."""
+    """Prompt tokens, cached and cache-write ones included (`gen_ai.usage.input_tokens`). Anthropic's API counts them
+    apart: add its `input_tokens`, `cache_read_input_tokens` and `cache_creation_input_tokens`."""
     completion_tokens: BigInt = BigInt(0)
-    """Completion tokens, reasoning ones included."""
+    """Completion tokens, reasoning ones included (`gen_ai.usage.output_tokens`). Google's API counts them apart: add
+    its `candidatesTokenCount` and `thoughtsTokenCount`."""
     messages: BigInt = BigInt(1)
     """Messages exchanged."""
     cached_tokens: BigInt | None = None
-    """Prompt tokens read from a cache; a part of `promptTokens`."""
+    """Prompt tokens read from a cache; a part of `promptTokens`, priced apart from the rest of it."""
     cache_write_tokens: BigInt | None = None
-    """Prompt tokens written to a cache; a part of `promptTokens`."""
+    """Prompt tokens written to a cache; a part of `promptTokens`, priced apart from the rest of it."""
     reasoning_tokens: BigInt | None = None
-    """Completion tokens spent on reasoning; a part of `completionTokens`."""
+    """Completion tokens spent on reasoning; a part of `completionTokens`, priced apart where the table does so."""
     cost: Decimal | None = None
-    """Cost in US dollars, rounded to the nanodollar; unknown, not zero, when left out."""
+    """Cost in US dollars, rounded to the nanodollar. When left out, it is calculated from the price table for the
+    model, the provider and `at` (`Price` says how); without a price there it is unknown, not zero."""
     latency_ms: int | None = None
     """Duration of this call in milliseconds, retries before it not included."""
     conversation: ID | None = None

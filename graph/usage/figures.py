@@ -55,9 +55,9 @@ class UsageTotals:
     unsplit_tokens: BigInt = _ZERO
     """Tokens in the total that were reported without saying prompt or completion."""
     cost: Decimal
-    """Cost in US dollars of the events whose cost is known."""
+    """Cost in US dollars of the events whose cost is known, reported or by the price table."""
     unpriced_events: BigInt = _ZERO
-    """Events whose cost nobody reported: they are not in `cost`."""
+    """Events whose cost is unknown, neither reported nor in the price table: they are not in `cost`."""
     average_latency_ms: float | None
     """Mean latency of a call in milliseconds; null when no event told one."""
     first_used_at: datetime | None

@@ -23,7 +23,7 @@ class AlertMetric(DescribedEnum):
     PROMPT_TOKENS = "PROMPT_TOKENS", "Prompt tokens."
     COMPLETION_TOKENS = "COMPLETION_TOKENS", "Completion tokens."
     MESSAGES = "MESSAGES", "Messages."
-    COST = "COST", "Reported cost, in US dollars."
+    COST = "COST", "Known cost, reported or by the price table, in US dollars."
 
 
 class AlertWindow(DescribedEnum):

@@ -26,9 +26,19 @@ class Batch:
 class Counting:
     """The change that usage events are, for `models/store/commits.py`."""
 
-    def __init__(self, zone: ZoneInfo, *, raised: Callable[[], None] = lambda: None) -> None:
-        """`zone`: whose days figures are kept by; `raised` is called when alerts have been stored."""
+    def __init__(
+        self,
+        zone: ZoneInfo,
+        *,
+        price: Callable[[dict[str, Any]], None] = lambda _: None,
+        raised: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`zone`: whose days figures are kept by; `price` writes a cost into an event of which nobody has said one.
+
+        `raised` is called when alerts have been stored.
+        """
         self.zone = zone
+        self._price = price
         self._tell = raised
         self._raised = 0
 
@@ -70,6 +80,8 @@ class Counting:
                     fresh.setdefault(event.key, (event, batch.now))
         found = await _agents(fresh.values(), prepared, now=items[-1].now, session=session)
         rows = {key: event.row(found[event.agent], now=now, commit=commit) for key, (event, now) in fresh.items()}
+        for row in rows.values():
+            self._price(row)
         if rows:
             await self._count(list(rows.values()), session=session)
         return _outcomes(items, known=known, rows=rows, lost=partial(_is_lost, found=prepared), commit=commit)

@@ -11,7 +11,8 @@ from typing import Any, Final
 from models import agents
 from models.enums import DescribedEnum
 from models.errors import BadInput
-from models.store.database import Key, Stored
+from models.store import database
+from models.store.database import Key, Row, Stored
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(hours=24)
@@ -45,6 +46,7 @@ class UsageEvent(Stored):
     reasoning_tokens: int = 0
     messages: int
     cost_nanodollars: int | None = None
+    price: Key | None = None
     latency_ms: int | None = None
     conversation: str | None = None
     user: str | None = None
@@ -57,6 +59,14 @@ class UsageEvent(Stored):
         """Where it is stored. No index beside the key: nothing but `rebuild` reads events, and it reads them all."""
 
         name = "usage_events"
+
+
+class CostSource(DescribedEnum):
+    """Where the cost of an event comes from."""
+
+    REPORTED = "REPORTED", "Whoever reported the event said it."
+    TABLE = "TABLE", "Calculated from the price table, since nobody said it."
+    UNKNOWN = "UNKNOWN", "Nobody said it and the table had no price: it counts in `unpricedEvents`, and in no cost."
 
 
 class ItemOutcome(DescribedEnum):
@@ -81,6 +91,18 @@ class Outcome:
     code: str | None = None
     message: str | None = None
     field: str | None = None
+
+
+async def find(source: str, identifier: str) -> Row | None:
+    """Find one event by the system that reported it and its id there."""
+    return await database.collection(UsageEvent).find_one({"_id": key_of(source, identifier)})
+
+
+def cost_source(row: Row) -> CostSource:
+    """Say where the cost of a stored event comes from."""
+    if row.get("price") is not None:
+        return CostSource.TABLE
+    return CostSource.UNKNOWN if row.get("cost_nanodollars") is None else CostSource.REPORTED
 
 
 ACCEPTED: Final = Outcome(ItemOutcome.ACCEPTED)
@@ -129,11 +151,11 @@ class Event:
     thread: str | None = None
     parent: str | None = None
     key: str = field(init=False)
-    """Source and idempotency key; the separator can stand in neither."""
+    """Source and idempotency key."""
 
     def __post_init__(self) -> None:
         """Put the key together, once."""
-        self.key = f"{self.source}\x1f{self.id}"
+        self.key = key_of(self.source, self.id)
 
     def content(self) -> bytes:
         """Digest what the event says, so that a repeat that says something else is noticed (16 bytes)."""
@@ -171,6 +193,11 @@ class Event:
 
 _COUNTED: Final = ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "latency_ms")
 _NAMED: Final = ("provider", "conversation", "user", "thread", "parent")
+
+
+def key_of(source: str, identifier: str) -> str:
+    """Make the key of an event; the separator can stand in neither part."""
+    return f"{source}\x1f{identifier}"
 
 
 def check_source(source: str) -> None:
