@@ -12,7 +12,7 @@ from models.store.held import Held
 
 
 class Prices:
-    """What calls cost, from memory. A change made here holds from its answer on, one made elsewhere some moments later."""
+    """What calls cost, from memory. A change made here holds from its answer on, one made elsewhere a moment later."""
 
     def __init__(self, opened: Database) -> None:
         self.held: Held[Table] = Held(opened, Price, entries.table)
