@@ -58,10 +58,11 @@ class UsageQueries:
     async def usage_event(
         self,
         id: Annotated[ID, strawberry.argument(description="The event's idempotency key, as it was reported.")],
-        source: Annotated[str, strawberry.argument(description="The system that reported it.")] = "default",
+        # Strawberry's extensions have an argument `source` of their own.
+        of: Annotated[str, strawberry.argument(name="source", description="The system that reported it.")] = "default",
     ) -> UsageEvent | None:
         """Find one event, with its cost and where that comes from; null when there is none."""
-        row = await events.find(source, id)
+        row = await events.find(of, id)
         return UsageEvent.of(row) if row else None
 
 
