@@ -14,6 +14,7 @@ from auth.signin import SignIn, Tokens
 from auth.viewer import NOBODY, Viewer
 from graph.loaders import BatchedRead, Loaders
 from models.alerts.signing import Signing
+from models.budgets.changing import Budgets
 from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store.commits import Commits
@@ -35,6 +36,8 @@ class Services:
     snapshots: Snapshots
     recording: Recording
     prices: Prices
+    budgets: Budgets
+    default_thread_tokens: int
     live: Live
     signin: SignIn
     registration: Registration

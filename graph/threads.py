@@ -9,6 +9,7 @@ import strawberry
 from strawberry import ID, UNSET, Private
 
 import graph.agents
+import graph.budgets
 from auth.permissions import Permission, readers
 from graph.alerts import DeliveryStatus
 from graph.context import Context, Info
@@ -20,12 +21,15 @@ from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
 from graph.language.scalars import JSON, as_any
 from models import agents
+from models.budgets import kept as budgets
+from models.budgets.kept import Scope
 from models.errors import BadInput
 from models.store.database import Key, Row
 from models.threads import conversations, messages
 
 if TYPE_CHECKING:
     from graph.agents import Agent
+    from graph.budgets import ThreadBudget
 
 ThreadStatus = expose(conversations.ThreadStatus)
 LazyAgent = Annotated["Agent", strawberry.lazy("graph.agents")]
@@ -57,6 +61,11 @@ class Thread(Node):
         """List the agents that have sent or been sent a message in it, at most 100, in the order of their coming."""
         found = (info.context.load(agents.by_keys, key) for key in self.row["participants"])
         return [graph.agents.Agent.of(row) for row in await asyncio.gather(*found)]
+
+    @field
+    async def budget(self, info: Info) -> Annotated["ThreadBudget", strawberry.lazy("graph.budgets")]:
+        """Give its budget of tokens."""
+        return graph.budgets.ThreadBudget.of(await info.context.load(budgets.by_ids, Scope.thread(self.key).id))
 
     @field
     async def messages(self, info: Info, first: First = None, after: After = None) -> Connection["Message"]:

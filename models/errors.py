@@ -94,9 +94,26 @@ class TooComplex(AgentHubError):
 
 
 class BudgetExhausted(AgentHubError):
-    """There are not enough tokens left."""
+    """There are not enough tokens left; says how many there are, were spent and are held."""
 
     code = "BUDGET_EXHAUSTED"
+
+    def __init__(self, message: str, *, limit: int, spent: int, reserved: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+
+    @classmethod
+    def of(cls, limit: int, *, spent: int, reserved: int, asked: int) -> "BudgetExhausted":
+        """Refuse to hold or spend so many tokens."""
+        return cls(
+            f"{asked} tokens were asked for, and {max(limit - spent - reserved, 0)} are left: {spent} of {limit} are "
+            f"spent, {reserved} held. Wait for calls that are under way, or have the limit raised.",
+            limit=limit,
+            spent=spent,
+            reserved=reserved,
+        )
 
 
 class TooSlow(RateLimited):

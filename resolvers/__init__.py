@@ -4,6 +4,7 @@ from strawberry.tools import merge_types
 
 from resolvers.agents import AgentMutations, AgentQueries
 from resolvers.alerts import AlertMutations, AlertQueries, AlertSubscriptions
+from resolvers.budgets import BudgetMutations, BudgetQueries
 from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
 from resolvers.prices import PriceMutations, PriceQueries
@@ -37,6 +38,7 @@ Query = _root(
         AlertQueries,
         RunQueries,
         ThreadQueries,
+        BudgetQueries,
         StatisticsQueries,
     ),
 )
@@ -53,6 +55,7 @@ Mutation = _root(
         UsageMutations,
         PriceMutations,
         RunMutations,
+        BudgetMutations,
         AlertMutations,
     ),
 )

@@ -8,6 +8,7 @@ from strawberry import ID
 from auth.permissions import anyone
 from graph.agents import Agent
 from graph.alerts import Alert, AlertDelivery, AlertRule
+from graph.budgets import Reservation
 from graph.context import Info
 from graph.keys import ApiKey
 from graph.language import nodes
@@ -33,6 +34,7 @@ _KINDS = {
         Message,
         Price,
         Rating,
+        Reservation,
         Run,
         Thread,
         User,

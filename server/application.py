@@ -35,6 +35,8 @@ from models.alerts import rules
 from models.alerts.raised import Alert, AlertState
 from models.alerts.rules import AlertChannel, AlertRule
 from models.alerts.signing import Signing
+from models.budgets.changing import Budgets
+from models.budgets.kept import Budget, Reservation
 from models.keys import ApiKey
 from models.prices import entries
 from models.prices.entries import Price
@@ -96,6 +98,8 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     Seen,
     AgentVersion,
     AgentRun,
+    Budget,
+    Reservation,
     Thread,
     Message,
     AgentActivity,
@@ -181,6 +185,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 snapshots=Snapshots(settings.zone, raised=live.look),
                 recording=Recording(),
                 prices=prices,
+                budgets=Budgets(),
+                default_thread_tokens=settings.default_thread_tokens,
                 live=live,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,

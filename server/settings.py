@@ -157,6 +157,12 @@ class Settings(BaseSettings):
     notification_cooldown_hours: float = Field(
         default=24.0, gt=0, le=8760, description="Hours until that rule speaks again for the same agent."
     )
+    default_thread_tokens: int = Field(
+        default=100_000,
+        ge=1,
+        le=10**12,
+        description="Tokens that may be spent in a thread, unless it is given a limit of its own.",
+    )
     mailgun_api_key: SecretStr | None = Field(
         default=None, description="Mailgun's API key. Without it and MAILGUN_DOMAIN no e-mail is sent."
     )

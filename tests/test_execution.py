@@ -48,6 +48,7 @@ from graph.schema import build
 from models import agents, ratings
 from models.alerts.raised import Alert
 from models.alerts.signing import Signing
+from models.budgets.changing import Budgets
 from models.keys import ApiKeyScope
 from models.prices.keeping import Prices
 from models.runs.recording import Recording
@@ -130,6 +131,8 @@ async def company(store: Database) -> AsyncIterator[Company]:
             snapshots=Snapshots(ZONE),
             recording=Recording(),
             prices=Prices(store),
+            budgets=Budgets(),
+            default_thread_tokens=100_000,
             live=Live(store, [Alert]),
             signin=SignIn(passwords, tokens),
             registration=registration,

@@ -10,6 +10,7 @@ from tests.test_house import CORE
 
 ID = "QWdlbnQ6NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
 THREAD = "VGhyZWFkOjY1NjU2NTY1NjU2NTY1NjU2NTY1NjU2NQ=="
+RESERVATION = "UmVzZXJ2YXRpb246NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
 BY = '{name: "Nobody"}'
 
 # Each root field with arguments that find nothing, and those who are let in: u(ser), a(dmin), keys with scope
@@ -54,6 +55,21 @@ TABLE: dict[str, tuple[str, str]] = {
     "thread": (f'thread(id: "{THREAD}") {{ id }}', "uar"),
     "threads": ("threads { totalCount }", "uar"),
     "messages": ("messages { totalCount }", "uar"),
+    "threadBudgets": ("threadBudgets { totalCount }", "uar"),
+    "defaultThreadTokens": ("defaultThreadTokens", "uar"),
+    "reserveTokens": (
+        f'reserveTokens(input: {{thread: "{THREAD}", tokens: 1, idempotencyKey: "k"}}) {{ budget {{ exhausted }} }}',
+        "uac",
+    ),
+    "settleTokens": (f'settleTokens(input: {{reservation: "{RESERVATION}"}}) {{ budget {{ exhausted }} }}', "uac"),
+    "extendReservation": (
+        f'extendReservation(input: {{reservation: "{RESERVATION}"}}) {{ budget {{ exhausted }} }}',
+        "uac",
+    ),
+    "setThreadBudget": (
+        f'setThreadBudget(input: {{thread: "{THREAD}", maxTokens: 1}}) {{ budget {{ exhausted }} }}',
+        "ao",
+    ),
     "registerAgent": ('registerAgent(input: {name: ""}) { created }', "uac"),
     "addAgentVersion": (f'addAgentVersion(input: {{agent: {BY}, version: "1"}}) {{ created }}', "uac"),
     "recordRuns": (f'recordRuns(input: {{agent: {BY}, version: "1", runs: []}}) {{ accepted }}', "uac"),

@@ -22,7 +22,7 @@ THREADS = """query ($status: ThreadStatus, $participant: AgentBy, $first: Int, $
 
 async def opened(name: str) -> str:
     """Open a thread by a name, and give its id."""
-    row = await conversations.open_now(conversations.named(name), now=datetime.now(UTC))
+    row = await conversations.open_now(conversations.named(name), limit=1000, now=datetime.now(UTC))
     return conversations.id_of(row["_id"])
 
 
@@ -61,7 +61,7 @@ async def test_a_threads_name_is_one_line(name: str) -> None:
 
 async def test_an_unknown_id_opens_nothing(user: Person, store: Database) -> None:
     with pytest.raises(NotFound):
-        await conversations.open_now(conversations.Ref(Key()), now=datetime.now(UTC))
+        await conversations.open_now(conversations.Ref(Key()), limit=1000, now=datetime.now(UTC))
 
     assert await store.handle["threads"].count_documents({}) == 0
     assert (await user.client.query(THREAD, id=conversations.id_of(Key())))["thread"] is None

@@ -8,7 +8,7 @@ import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.utils.str_converters import to_camel_case
 
-from models.errors import AgentHubError, BadInput, RateLimited, ServiceUnavailable, TooComplex
+from models.errors import AgentHubError, BadInput, BudgetExhausted, RateLimited, ServiceUnavailable, TooComplex
 from models.store import database
 
 PARSE_FAILED: Final = "GRAPHQL_PARSE_FAILED"
@@ -77,6 +77,8 @@ def describe(error: AgentHubError) -> dict[str, Any]:
         ]
     if isinstance(error, TooComplex):
         extensions |= {"measure": to_camel_case(error.measure), "actual": error.actual, "limit": error.limit}
+    if isinstance(error, BudgetExhausted):
+        extensions |= {"limit": error.limit, "spent": error.spent, "reserved": error.reserved}
     if isinstance(error, ServiceUnavailable | RateLimited):
         extensions["retryAfterMs"] = error.retry_after_ms
     return extensions

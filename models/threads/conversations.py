@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import BaseModel
 
 from models import text
+from models.budgets import kept as budgets
+from models.budgets.kept import Scope
 from models.enums import DescribedEnum
 from models.errors import BadInput, BudgetExhausted, Conflict, NotFound
 from models.store import database, pages
@@ -111,21 +113,32 @@ async def count(*, status: ThreadStatus | None, participants: Collection[Key]) -
 # ---------------------------------------------------------------- writes
 
 
-async def open_now(ref: Ref, *, now: datetime, session: Session | None = None) -> Row:
+async def open_now(
+    ref: Ref, *, limit: int, agent: Key | None = None, now: datetime, session: Session | None = None
+) -> Row:
     """Find a thread, or open the one that is named for the first time. Raises `NotFound` for an unknown id.
 
-    Whoever opens one and stores what hangs on it in one transaction passes its `session`.
+    `limit`: the tokens that may be spent in one that is opened; `agent`: whom alerts about that are about, to begin
+    with. Whoever opens one and stores what hangs on it in one transaction passes its `session`.
     """
     if ref.name is None and not ref.is_new:
         return await require(ref.thread, field="thread", session=session)
-    rows = database.collection(Thread)
     # Looked for first: most are there, and a write would meet those of others.
-    row = await find(ref.thread, session=session)
-    if row is None:
+    found = await find(ref.thread, session=session)
+    if found is not None:
+        return found
+
+    async def body(session: Session) -> Row:
+        born = {"$setOnInsert": _without_id(row_of(ref, now=now))}
         row = await database.change_and_read(
-            rows, {"_id": ref.thread}, {"$setOnInsert": _without_id(row_of(ref, now=now))}, upsert=True, session=session
+            database.collection(Thread), {"_id": ref.thread}, born, upsert=True, session=session
         )
-    return row
+        await budgets.open(Scope.thread(ref.thread), limit, agent=agent, session=session)
+        return row
+
+    if session is not None:
+        return await body(session)
+    return await database.transaction(Thread, body, retry_duplicates=True)
 
 
 async def joined(thread: Row, agents: Collection[Key], *, session: Session) -> None:

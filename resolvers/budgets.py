@@ -1,0 +1,101 @@
+"""Budgets of tokens: read them, hold and settle tokens, set limits."""
+
+from functools import partial
+
+from auth.permissions import collectors, operators, readers
+from graph import agents as agent_types
+from graph.budgets import (
+    ExtendReservationInput,
+    ExtendReservationPayload,
+    Reservation,
+    ReserveTokensInput,
+    ReserveTokensPayload,
+    SetThreadBudgetInput,
+    SetThreadBudgetPayload,
+    SettleTokensInput,
+    SettleTokensPayload,
+    ThreadBudget,
+)
+from graph.context import Info
+from graph.language import nodes, pages
+from graph.language.describe import object_type
+from graph.language.guards import mutation, query
+from graph.language.pages import After, Connection, First
+from graph.language.scalars import BigInt
+from models.budgets import kept
+from models.budgets.changing import done
+from models.budgets.kept import Scope, ScopeKind
+from models.budgets.ledger import Extend, Limit, Reserve, Settle
+
+
+@object_type
+class BudgetQueries:
+    """What can be asked about budgets."""
+
+    @query(allow=readers)
+    async def thread_budgets(self, first: First = None, after: After = None) -> Connection[ThreadBudget]:
+        """List the budgets of threads, those first of which most is used."""
+        wanted = pages.asked("thread budgets", kept.HOTTEST, first=first, after=after)
+        page = await kept.page(ScopeKind.THREAD, window=wanted.window)
+        return wanted.connection(page, ThreadBudget.of, partial(kept.count, ScopeKind.THREAD))
+
+    @query(allow=readers)
+    async def default_thread_tokens(self, info: Info) -> BigInt:
+        """Give the tokens that may be spent in a thread that is opened without a limit of its own."""
+        return BigInt(info.context.services.default_thread_tokens)
+
+
+@object_type
+class BudgetMutations:
+    """How tokens are held and settled, and limits are set."""
+
+    @mutation(allow=collectors)
+    async def reserve_tokens(self, info: Info, input: ReserveTokensInput) -> ReserveTokensPayload | None:
+        """Hold tokens of a thread's budget, before a model is called; never more than there are, whoever asks at once.
+
+        BUDGET_EXHAUSTED says `limit`, `spent` and `reserved` in its extensions. When no answer comes, or
+        SERVICE_UNAVAILABLE, send it again with the same key. What is not settled in time is given back.
+        """
+        thread = Scope.thread(nodes.decode(input.thread, "Thread", field="thread"))
+        agent = await agent_types.key_of(input.agent, field="agent") if input.agent else None
+        request = Reserve.of(
+            thread, tokens=input.tokens, key=input.idempotency_key, lease_s=input.lease_seconds, agent=agent
+        )
+        services = info.context.services
+        held = done(await services.commits.submit(services.budgets, request))
+        return ReserveTokensPayload(reservation=Reservation.of(held.about), budget=ThreadBudget.of(held.budget))
+
+    @mutation(allow=collectors)
+    async def settle_tokens(self, info: Info, input: SettleTokensInput) -> SettleTokensPayload | None:
+        """Say what was spent of a reservation; it counts once, however often it is sent, and also when it is late.
+
+        It counts against the budget and is no usage: report an event too, naming the `reservation`, for that. The
+        larger of the two then counts against the budget, whichever comes first.
+        """
+        request = Settle.of(
+            nodes.decode(input.reservation, "Reservation", field="reservation"),
+            prompt_tokens=input.prompt_tokens,
+            completion_tokens=input.completion_tokens,
+        )
+        services = info.context.services
+        settled = done(await services.commits.submit(services.budgets, request))
+        return SettleTokensPayload(reservation=Reservation.of(settled.about), budget=ThreadBudget.of(settled.budget))
+
+    @mutation(allow=collectors)
+    async def extend_reservation(self, info: Info, input: ExtendReservationInput) -> ExtendReservationPayload | None:
+        """Hold the tokens of a call that takes long for longer; one that has expired cannot be extended."""
+        request = Extend.of(
+            nodes.decode(input.reservation, "Reservation", field="reservation"), lease_s=input.lease_seconds
+        )
+        services = info.context.services
+        held = done(await services.commits.submit(services.budgets, request))
+        return ExtendReservationPayload(reservation=Reservation.of(held.about), budget=ThreadBudget.of(held.budget))
+
+    @mutation(allow=operators)
+    async def set_thread_budget(self, info: Info, input: SetThreadBudgetInput) -> SetThreadBudgetPayload | None:
+        """Set how many tokens may be spent in a thread. A limit above what is spent reopens one that is EXHAUSTED."""
+        thread = Scope.thread(nodes.decode(input.thread, "Thread", field="thread"))
+        request = Limit.of(thread, tokens=input.max_tokens)
+        services = info.context.services
+        limited = done(await services.commits.submit(services.budgets, request))
+        return SetThreadBudgetPayload(budget=ThreadBudget.of(limited.budget))
