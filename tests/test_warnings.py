@@ -40,7 +40,7 @@ async def opened(*names: str) -> Key:
 
     async def body(session: Session) -> None:
         for row in rows[1:]:
-            thread = await conversations.open_now(ref, now=datetime.now(UTC), session=session)
+            thread = await conversations.open_now(ref, limit=1000, now=datetime.now(UTC), session=session)
             draft = Draft(
                 key=Key(),
                 sender=rows[0]["_id"],

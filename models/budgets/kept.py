@@ -131,6 +131,14 @@ async def find(scope: Scope, *, session: Session | None = None) -> Row | None:
     return await database.collection(Budget).find_one({"_id": scope.id}, _SHOWN, session=session)
 
 
+async def require(scope: Scope, *, session: Session | None = None) -> Row:
+    """Find the budget of a scope. Raises `NotFound`."""
+    row = await find(scope, session=session)
+    if row is None:
+        raise unknown(scope)
+    return row
+
+
 async def by_ids(ids: Sequence[str]) -> Mapping[str, Row]:
     """Find many by the keys of their scopes."""
     return {row["_id"]: row async for row in database.collection(Budget).find({"_id": {"$in": list(ids)}}, _SHOWN)}

@@ -163,7 +163,9 @@ async def stirred(thread: Key, *, session: Session) -> None:
 
 
 async def close(thread: Row, status: ThreadStatus, *, reason: str | None, session: Session) -> Row:
-    """Close a thread, or close it otherwise than it was."""
+    """Close a thread, or close it otherwise than it was; in one that a person or an agent closes, nothing is reserved."""
+    if status is not ThreadStatus.EXHAUSTED:
+        await budgets.close(Scope.thread(thread["_id"]), session=session)
     change: list[Row] = [
         {
             "$set": {
@@ -195,11 +197,17 @@ async def reopen(thread: Key, *, session: Session) -> None:
 # ---------------------------------------------------------------- rules
 
 
-def refuse_closed(thread: Row) -> None:
+async def refuse_closed(thread: Row, *, session: Session) -> None:
     """Raise for a thread that takes no message: `BudgetExhausted` or `Conflict`."""
     status = thread["status"]
     if status == ThreadStatus.EXHAUSTED:
-        raise BudgetExhausted("The token budget of this thread is used up. Raise its limit, or open another thread.")
+        budget = await budgets.require(Scope.thread(thread["_id"]), session=session)
+        raise BudgetExhausted(
+            "The token budget of this thread is used up. Have its limit raised, or open another thread.",
+            limit=budget["limit"],
+            spent=budgets.spent(budget),
+            reserved=budget["reserved"],
+        )
     if status != ThreadStatus.ACTIVE:
         why = f" ({thread['closed_reason']})" if thread["closed_reason"] else ""
         raise Conflict(f"This thread is {status}{why}: it takes nothing more. Open another one.", field="thread")
