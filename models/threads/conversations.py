@@ -163,7 +163,7 @@ async def stirred(thread: Key, *, session: Session) -> None:
 
 
 async def close(thread: Row, status: ThreadStatus, *, reason: str | None, session: Session) -> Row:
-    """Close a thread, or close it otherwise than it was; in one that a person or an agent closes, nothing is reserved."""
+    """Close a thread, or close it otherwise than it was; unless its budget closes it, nothing is reserved any more."""
     if status is not ThreadStatus.EXHAUSTED:
         await budgets.close(Scope.thread(thread["_id"]), session=session)
     change: list[Row] = [
