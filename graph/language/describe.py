@@ -1,9 +1,11 @@
 """Words once: the docstring under a class, a method or an attribute is its description in the schema."""
 
 import ast
+import functools
 import inspect
-import textwrap
+import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar, dataclass_transform
 
 import strawberry
@@ -95,14 +97,31 @@ def _described(cls: type[T]) -> type[T]:
 
 def attribute_docstrings(cls: type) -> Mapping[str, str]:
     """Read the string that stands under each annotated attribute of a class (the convention of PEP 258)."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)  # noqa: S101  # tells the type checker what getsource gives
+    body = _classes(inspect.getfile(cls))[cls.__qualname__].body
     return {
         statement.target.id: inspect.cleandoc(below.value.value)
-        for statement, below in zip(body.body, body.body[1:], strict=False)
+        for statement, below in itertools.pairwise(body)
         if isinstance(statement, ast.AnnAssign)
         and isinstance(statement.target, ast.Name)
         and isinstance(below, ast.Expr)
         and isinstance(below.value, ast.Constant)
         and isinstance(below.value.value, str)
     }
+
+
+# `inspect.getsource` parses a file once for each of its classes: a third of the time that a start takes.
+@functools.cache
+def _classes(path: str) -> Mapping[str, ast.ClassDef]:
+    """Find the classes of a file by their qualified names."""
+    tree = ast.parse(Path(path).read_text("utf-8"))
+    waiting: list[tuple[str, ast.AST]] = [("", tree)]
+    found: dict[str, ast.ClassDef] = {}
+    while waiting:
+        within, node = waiting.pop()
+        for inner in getattr(node, "body", ()):
+            if isinstance(inner, ast.ClassDef):
+                found[within + inner.name] = inner
+                waiting.append((f"{within}{inner.name}.", inner))
+            elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                waiting.append((f"{within}{inner.name}.<locals>.", inner))
+    return found
