@@ -1,14 +1,16 @@
 """One rating per person and agent; an agent's average and count are right at once."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final, NamedTuple
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, Field
 
 from models import agents, text
 from models.agents import Agent
-from models.errors import NotFound
+from models.errors import NotFound, ServiceUnavailable
 from models.store import database, pages
 from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, Row, Session, Stored
 from models.store.pages import Order, Page, Window
@@ -55,6 +57,13 @@ FRAMEWORK: Final = (
     StarMeaning(5, "Excellent", "I rely on it and recommend it to colleagues."),
 )
 NEWEST: Final = Order("created_at", descending=True)
+
+T = TypeVar("T")
+
+# Raters of one agent wait for each other here rather than by write conflicts, which on a slow machine use up the time
+# of the last of fifty. Between processes the conflicts decide.
+_PATIENCE_S: Final = 10
+_locks: Final[WeakValueDictionary[agents.Ref, asyncio.Lock]] = WeakValueDictionary()
 
 
 # ---------------------------------------------------------------- reads
@@ -103,7 +112,7 @@ async def rate(ref: agents.Ref, *, by: Key, stars: int, comment: str | None, now
         return rating, after
 
     # Two first ratings of one person at once: the second finds the first's and replaces it.
-    return await database.transaction(Rating, body, retry_duplicates=True)
+    return await _one_by_one(ref, body)
 
 
 async def remove(ref: agents.Ref, *, by: Key) -> tuple[Key, Row]:
@@ -119,10 +128,23 @@ async def remove(ref: agents.Ref, *, by: Key) -> tuple[Key, Row]:
         after = await _move(agent["_id"], old=before["stars"], new=None, session=session)
         return before["_id"], after
 
-    return await database.transaction(Rating, body)
+    return await _one_by_one(ref, body)
 
 
 # ---------------------------------------------------------------- rules
+
+
+async def _one_by_one(ref: agents.Ref, body: Callable[[Session], Awaitable[T]]) -> T:
+    lock = _locks.setdefault(ref, asyncio.Lock())
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await lock.acquire()
+    except TimeoutError as error:
+        raise ServiceUnavailable from error
+    try:
+        return await database.transaction(Rating, body, retry_duplicates=True)
+    finally:
+        lock.release()
 
 
 async def _move(agent: Key, *, old: int | None, new: int | None, session: Session) -> Row:
