@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import strawberry
 from strawberry import ID, UNSET, Maybe, Private
 
-import graph.runs
+import graph.runs.recorded
 import graph.users
 from auth.permissions import Permission, readers
 from graph.alerts import LIST, Alert, Discipline
@@ -22,16 +22,19 @@ from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
 from graph.organism import PayloadType
 from graph.ratings import Rating, RatingSummary
+from graph.runs.metrics import RunDay, RunMetrics, timeline
+from graph.runs.recorded import RunsChosen
 from graph.usage.figures import Days, From, Hours, To, UsageDay, UsageHour, UsageTotals, figures
 from models import agents, ratings, users
 from models.alerts import raised
 from models.errors import BadInput, NotFound
+from models.runs.figures import Owner
 from models.store.database import Key, Row
 from models.store.pages import Order
 from models.usage import days as kept
 
 if TYPE_CHECKING:
-    from graph.runs import AgentVersion, Run
+    from graph.runs.recorded import AgentVersion, Run
     from graph.users import User
 
 AgentStatus = expose(agents.AgentStatus)
@@ -144,16 +147,26 @@ class Agent(Node):
     @reading()
     async def versions(
         self, info: Info, first: First = None, after: After = None
-    ) -> Connection[Annotated["AgentVersion", strawberry.lazy("graph.runs")]]:
+    ) -> Connection[Annotated["AgentVersion", strawberry.lazy("graph.runs.recorded")]]:
         """List its versions, newest first."""
-        return await graph.runs.versions_of(info, self.key, first=first, after=after)
+        return await graph.runs.recorded.versions_of(info, self.key, first=first, after=after)
 
     @reading()
     async def runs(
-        self, info: Info, first: First = None, after: After = None
-    ) -> Connection[Annotated["Run", strawberry.lazy("graph.runs")]]:
-        """List the runs of all its versions, newest first."""
-        return await graph.runs.runs_of(info, self.key, first=first, after=after)
+        self, info: Info, filter: RunsChosen = None, first: First = None, after: After = None
+    ) -> Connection[Annotated["Run", strawberry.lazy("graph.runs.recorded")]]:
+        """List the runs of all its versions, newest first; those that were removed since are not among them."""
+        return await graph.runs.recorded.runs_of(info, self.key, chosen=filter, first=first, after=after)
+
+    @reading()
+    async def run_metrics(self, info: Info) -> RunMetrics:
+        """Give what the runs of all its versions come to."""
+        return await RunMetrics.of_agent(info, self.key)
+
+    @reading()
+    async def run_timeline(self, info: Info, days: Days = 30, from_: From = None, to: To = None) -> list[RunDay]:
+        """Its runs day by day, ascending, days without any as zeros; at most 366 days."""
+        return await timeline(info, (Owner.agent(self.key),), days, from_, to)
 
     @property
     def _declared(self) -> Row:

@@ -17,7 +17,7 @@ from graph.language.guards import query
 from graph.language.nodes import Node
 from graph.prices import Price
 from graph.ratings import Rating
-from graph.runs import AgentVersion, Run
+from graph.runs.recorded import AgentVersion, Run
 from graph.threads import Message, Thread
 from graph.users import User
 from models.errors import BadInput

@@ -42,7 +42,10 @@ from models.prices import entries
 from models.prices.entries import Price
 from models.prices.keeping import Prices
 from models.ratings import Rating
-from models.runs.recording import AgentRun, Recording
+from models.runs.figures import RunFigures, RunHour
+from models.runs.recording import Recording
+from models.runs.reports import AgentRun
+from models.runs.retention import RemovedRuns, RunHorizon
 from models.runs.versions import AgentVersion
 from models.sessions import Session
 from models.store import database, migrations, sequences
@@ -100,6 +103,10 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     AgentRun,
     Budget,
     Reservation,
+    RunFigures,
+    RunHour,
+    RemovedRuns,
+    RunHorizon,
     Thread,
     Message,
     AgentActivity,
@@ -183,10 +190,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 commits=commits,
                 counting=Counting(settings.zone, price=prices.price, raised=live.look),
                 snapshots=Snapshots(settings.zone, raised=live.look),
-                recording=Recording(),
                 prices=prices,
                 budgets=Budgets(),
                 default_thread_tokens=settings.default_thread_tokens,
+                recording=Recording(settings.zone),
                 live=live,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,

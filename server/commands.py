@@ -168,19 +168,19 @@ def rebuild_runs(
     mongodb_uri: Uri = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Count every run again, say which metrics of versions differ, and repair them. Recording may go on meanwhile."""
+    """Count every run again, say which figures differ, and repair them. Recording may go on meanwhile."""
     settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
 
     async def count() -> runs_again.Report:
         async with application.opened(settings):
             with Status("Reading runs", console=out) as status:
                 return await runs_again.rebuild(
-                    repair=not check, progress=lambda read: status.update(f"{read:,} runs read")
+                    settings.zone, repair=not check, progress=lambda read: status.update(f"{read:,} runs read")
                 )
 
     report = _run(count())
     for each in report.differences:
-        out.print(f"version {each.version}: {each.figure} was {each.kept}, is {each.right}", markup=False)
+        out.print(f"{each.where}: {each.figure} was {each.kept}, is {each.right}", markup=False)
     repaired = ", repaired" if report.repaired else ""
     out.print(f"{report.runs:,} runs, {len(report.differences):,} figures differed{repaired}.")
     if check and report.differences:

@@ -5,7 +5,9 @@ Two histograms are merged by adding their counts, and one is added to by `$inc` 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Final
 
 _ACCURACY: Final = 0.01
@@ -20,18 +22,23 @@ def bucket(milliseconds: int) -> str:
     return str(math.ceil(math.log(milliseconds) / _LOG)) if milliseconds > 0 else _ZERO
 
 
-def percentile(counts: Mapping[str, int], share: float) -> float | None:
-    """Give the runtime in milliseconds that `share` (0 to 1) of the runs did not exceed; None without any."""
-    total = sum(counts.values())
-    if not total:
-        return None
-    # Of n values in order the one at place ⌈share · n⌉, the nearest rank.
-    rank = max(math.ceil(share * total), 1)
-    passed = counts.get(_ZERO, 0)
-    if passed >= rank:
-        return 0.0
-    for place in sorted(int(name) for name, count in counts.items() if name != _ZERO and count):
-        passed += counts[str(place)]
-        if passed >= rank:
-            return 2 * _GROWTH**place / (_GROWTH + 1)
-    return None
+class Spread:
+    """The counts of one histogram, put in order once for any number of percentiles."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        """Put in order the counts of buckets, by their names."""
+        named = sorted((int(name), count) for name, count in counts.items() if name != _ZERO and count > 0)
+        self._zeros = counts.get(_ZERO, 0)
+        self._places = [place for place, _ in named]
+        self._passed = list(accumulate((count for _, count in named), initial=self._zeros))[1:]
+
+    def percentile(self, share: float) -> float | None:
+        """Give the runtime in milliseconds that `share` (0 to 1) of the runs did not exceed; None without any."""
+        total = self._passed[-1] if self._passed else self._zeros
+        if not total:
+            return None
+        # Of n values in order the one at place ⌈share · n⌉, the nearest rank.
+        rank = max(math.ceil(share * total), 1)
+        if self._zeros >= rank:
+            return 0.0
+        return 2 * _GROWTH ** self._places[bisect_left(self._passed, rank)] / (_GROWTH + 1)

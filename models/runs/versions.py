@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from models import text
 from models.enums import DescribedEnum
+from models.runs.figures import Metrics
 from models.store import database, pages
 from models.store.database import ASCENDING, DESCENDING, DuplicateKeyError, IndexModel, Key, Row, Session, Stored
 from models.store.pages import Order, Page, Window
@@ -40,18 +41,6 @@ class VersionFields(BaseModel):
     models: Names = []
 
 
-class Metrics(BaseModel):
-    """What a version's runs come to; kept by `models/runs/recording.py`, in the transaction of each run."""
-
-    total_runs: int = 0
-    finished_runs: int = 0
-    completed_runs: int = 0
-    timed_runs: int = 0
-    runtime_ms: int = 0
-    cost_nanodollars: int = 0
-    runtimes: dict[str, int] = {}
-
-
 class AgentVersion(Stored, VersionFields):
     """One version of an agent."""
 
@@ -61,6 +50,7 @@ class AgentVersion(Stored, VersionFields):
     created_at: datetime
     last_seen_at: datetime | None = None
     metrics: Metrics = Metrics()
+    removed_runs: int = 0
 
     class Settings:
         """Where it is stored."""
@@ -69,13 +59,31 @@ class AgentVersion(Stored, VersionFields):
         indexes: ClassVar[list[IndexModel]] = [
             IndexModel([("agent", ASCENDING), ("version", ASCENDING)], unique=True, name="version"),
             IndexModel([("last_seen_at", DESCENDING), ("_id", DESCENDING)], name="last seen"),
+            IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
+            IndexModel([("metrics.total_runs", DESCENDING), ("_id", DESCENDING)], name="runs"),
+            IndexModel([("metrics.cost_nanodollars", DESCENDING), ("_id", DESCENDING)], name="spend"),
             IndexModel([("agent", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="of an agent"),
             IndexModel([("words", ASCENDING)], name="words"),
         ]
 
 
+class AgentVersionOrderField(DescribedEnum):
+    """What versions can be sorted by."""
+
+    LAST_SEEN_AT = "LAST_SEEN_AT", "The beginning of the latest run; those without any last."
+    CREATED_AT = "CREATED_AT", "When it was first heard of."
+    TOTAL_RUNS = "TOTAL_RUNS", "How many runs were recorded."
+    SPEND = "SPEND", "The known cost of its runs."
+
+
 LAST_SEEN: Final = Order("last_seen_at", descending=True)
 NEWEST: Final = Order("created_at", descending=True)
+_FIELDS: Final[Mapping[AgentVersionOrderField, str]] = {
+    AgentVersionOrderField.LAST_SEEN_AT: "last_seen_at",
+    AgentVersionOrderField.CREATED_AT: "created_at",
+    AgentVersionOrderField.TOTAL_RUNS: "metrics.total_runs",
+    AgentVersionOrderField.SPEND: "metrics.cost_nanodollars",
+}
 
 
 # ---------------------------------------------------------------- reads
@@ -91,11 +99,11 @@ async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
     return {row["_id"]: row async for row in database.collection(AgentVersion).find({"_id": {"$in": list(keys)}})}
 
 
-async def page(*, search: str | None, status: VersionStatus | None, now: datetime, window: Window) -> Page:
-    """Read one page of all versions, last seen first."""
-    return await pages.read(
-        database.collection(AgentVersion), _where(search, status, now), order=LAST_SEEN, window=window
-    )
+async def page(
+    *, search: str | None, status: VersionStatus | None, now: datetime, order: Order, window: Window
+) -> Page:
+    """Read one page of all versions."""
+    return await pages.read(database.collection(AgentVersion), _where(search, status, now), order=order, window=window)
 
 
 async def count(*, search: str | None, status: VersionStatus | None, now: datetime) -> int:
@@ -168,6 +176,11 @@ async def keys_of(
 # ---------------------------------------------------------------- rules
 
 
+def order(by: AgentVersionOrderField, *, descending: bool) -> Order:
+    """Give an order of all versions."""
+    return Order(_FIELDS[by], descending=descending)
+
+
 def row_of(agent: Row, values: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
     """Write a new version as stored."""
     said = {**VersionFields(version=values["version"]).model_dump(), **values}
@@ -180,6 +193,7 @@ def row_of(agent: Row, values: Mapping[str, Any], *, now: datetime) -> dict[str,
         "created_at": now,
         "last_seen_at": None,
         "metrics": Metrics().model_dump(),
+        "removed_runs": 0,
     }
 
 
