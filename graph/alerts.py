@@ -8,6 +8,7 @@ import strawberry
 from strawberry import ID, Maybe, Private
 
 import graph.agents
+import graph.threads
 from auth.permissions import Permission, readers, rule_keepers
 from graph.context import Context, Info
 from graph.language import pages
@@ -21,9 +22,11 @@ from models.alerts import raised, rules
 from models.errors import BadInput
 from models.store import outbox
 from models.store.database import Key, Row
+from models.threads import conversations
 
 if TYPE_CHECKING:
     from graph.agents import Agent, AgentBy
+    from graph.threads import Thread
 
 Discipline = expose(agents.Discipline)
 AlertMetric = expose(rules.AlertMetric)
@@ -102,7 +105,8 @@ class Alert(Node):
     readable_by: ClassVar[Permission] = readers
 
     agent_key: Private[Key]
-    rule_key: Private[Key]
+    rule_key: Private[Key | None]
+    thread_key: Private[Key | None]
     by_key: Private[Key | None]
     cursor: str
     """Its place in the order in which alerts were raised: subscribe with `after` set to it to go on from here."""
@@ -111,7 +115,7 @@ class Alert(Node):
     window: AlertWindow  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
     """Over what time."""
     threshold: Decimal
-    """The rule's threshold at that moment, in tokens, messages or US dollars."""
+    """The rule's threshold, or the budget's limit, at that moment; in tokens, messages or US dollars."""
     percent: int
     """The percent of the threshold that was reached."""
     value: Decimal
@@ -125,7 +129,7 @@ class Alert(Node):
 
     @field
     async def rule(self, info: Info) -> AlertRule | None:
-        """Give the rule that spoke; null when it is gone, or when you may not read rules."""
+        """Give the rule that spoke; null for a thread's budget, when it is gone, or when you may not read rules."""
         if not rule_keepers.test(info.context.viewer):
             return None
         row = await info.context.find(rules.by_keys, self.rule_key)
@@ -135,6 +139,12 @@ class Alert(Node):
     async def agent(self, info: Info) -> LazyAgent:
         """Give the agent it is about."""
         return graph.agents.Agent.of(await info.context.load(agents.by_keys, self.agent_key))
+
+    @field
+    async def thread(self, info: Info) -> Annotated["Thread", strawberry.lazy("graph.threads")] | None:
+        """Give the thread whose budget it is about; null when a rule spoke."""
+        row = await info.context.find(conversations.by_keys, self.thread_key)
+        return graph.threads.Thread.of(row) if row else None
 
     @field
     async def acknowledged_by(self, info: Info) -> User | None:
@@ -232,6 +242,7 @@ _alert = reader(
     cursor=lambda row: cursor(row["_id"]),
     agent_key=lambda row: row["agent"],
     rule_key=lambda row: row["rule"],
+    thread_key=lambda row: row.get("thread"),
     by_key=lambda row: row["acknowledged_by"],
     threshold=lambda row: rules.shown(row["metric"], row["threshold"]),
     value=lambda row: rules.shown(row["metric"], row["value"]),

@@ -11,7 +11,6 @@ from strawberry import ID, UNSET, Private
 import graph.agents
 import graph.budgets
 from auth.permissions import Permission, readers
-from graph.alerts import DeliveryStatus
 from graph.context import Context, Info
 from graph.language import nodes, pages
 from graph.language.describe import field, object_type, one_of
@@ -24,6 +23,7 @@ from models import agents
 from models.budgets import kept as budgets
 from models.budgets.kept import Scope
 from models.errors import BadInput
+from models.store import outbox
 from models.store.database import Key, Row
 from models.threads import conversations, messages
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from graph.agents import Agent
     from graph.budgets import ThreadBudget
 
+DeliveryStatus = expose(outbox.DeliveryStatus)
 ThreadStatus = expose(conversations.ThreadStatus)
 LazyAgent = Annotated["Agent", strawberry.lazy("graph.agents")]
 

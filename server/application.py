@@ -57,6 +57,7 @@ from models.store.live import Live
 from models.store.migrations import Migration
 from models.store.outbox import OutboxItem
 from models.store.turns import Turn
+from models.threads import budgeted
 from models.threads.activity import AgentActivity
 from models.threads.conversations import Thread
 from models.threads.events import ControlEvent
@@ -186,12 +187,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await entries.keep_list(now=datetime.now(UTC))
         prices = Prices(made.database)
         async with Live(made.database, [Alert, ControlEvent]) as live, prices.held, Commits(UsageEvent) as commits:
+            budgets = Budgets(tell=budgeted.crossed, reopen=budgeted.reopened, told=live.look)
             services = Services(
                 commits=commits,
                 counting=Counting(settings.zone, price=prices.price, raised=live.look),
                 snapshots=Snapshots(settings.zone, raised=live.look),
                 prices=prices,
-                budgets=Budgets(),
+                budgets=budgets,
                 default_thread_tokens=settings.default_thread_tokens,
                 recording=Recording(settings.zone),
                 live=live,

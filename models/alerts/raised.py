@@ -1,12 +1,13 @@
 """Alerts: raised inside the transaction that crosses a threshold, numbered in the order of commit."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from models import users
-from models.alerts.rules import AlertChannel
+from models.agents import Agent
+from models.alerts.rules import AlertChannel, AlertMetric, AlertWindow
 from models.errors import NotFound
 from models.store import database, outbox, pages, sequences
 from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored, UpdateOne
@@ -18,8 +19,9 @@ class Alert(Stored):
     """One alert. Its number is taken in the transaction that raises it: the order of numbers is the order of commit."""
 
     id: int  # type: ignore[assignment]  # the number
-    rule: Key
+    rule: Key | None
     agent: Key
+    thread: Key | None = None
     discipline: str | None
     metric: str
     window: str
@@ -210,6 +212,55 @@ async def raise_for(readings: Sequence[Reading], *, now: datetime, session: Sess
     ]
     await outbox.put(await _messages(pairs, session=session), now=now, session=session)
     return len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A percent of a thread's limit of tokens that has been spent, of which no rule has to speak."""
+
+    agent: Key
+    thread: Key
+    percent: int
+    _: KW_ONLY
+    value: int
+    threshold: int
+    at: datetime
+
+
+async def raise_plain(reached: Sequence[Reached], *, session: Session) -> int:
+    """Raise an alert for each, in a transaction in which each comes once; gives their number.
+
+    They belong to no rule, so they have no channel: people see them live and in the list.
+    """
+    rows = database.collection(Agent).find(
+        {"_id": {"$in": [each.agent for each in reached]}, "deleted_at": None}, {"discipline": 1}, session=session
+    )
+    disciplines = {row["_id"]: row["discipline"] async for row in rows} if reached else {}
+    due = [each for each in reached if each.agent in disciplines]
+    if not due:
+        return 0
+    numbers = await sequences.take("alerts", len(due), session=session)
+    alerts = [
+        {
+            "_id": number,
+            "rule": None,
+            "agent": each.agent,
+            "thread": each.thread,
+            "discipline": disciplines[each.agent],
+            "metric": AlertMetric.TOTAL_TOKENS.value,
+            "window": AlertWindow.LIFETIME.value,
+            "threshold": each.threshold,
+            "percent": each.percent,
+            "value": each.value,
+            "window_start": None,
+            "raised_at": each.at,
+            "acknowledged_at": None,
+            "acknowledged_by": None,
+        }
+        for number, each in zip(numbers, due, strict=True)
+    ]
+    await database.collection(Alert).insert_many(alerts, session=session)
+    return len(alerts)
 
 
 def subject(number: int) -> str:

@@ -28,6 +28,7 @@ class Crossing:
     used: int
     limit: int
     agent: Key | None
+    at: datetime
 
 
 @dataclass(slots=True)
@@ -125,7 +126,9 @@ class Account:
         self.row["told"] = reached
         self.row["percent"] = spent * 100 / limit
         scope, agent = Scope.of(self.row), self.row["agent"]
-        crossings = [Crossing(scope, percent, spent, limit, agent) for percent in reached if percent not in before]
+        crossings = [
+            Crossing(scope, percent, spent, limit, agent, self.now) for percent in reached if percent not in before
+        ]
         return crossings, PERCENTS[-1] in before and PERCENTS[-1] not in reached
 
 

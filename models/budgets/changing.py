@@ -1,6 +1,6 @@
 """The change that budgets are for `models/store/commits.py`; and what usage does to them within its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from models.budgets.accounts import Crossing
@@ -29,10 +29,14 @@ async def _nobody(_: Sequence[Any], /, *, session: Session) -> None:
 class Budgets:
     """What can be done to budgets, by any number of processes at once."""
 
-    def __init__(self, *, tell: Tell = _nobody, reopen: Reopen = _nobody) -> None:
-        """`tell` and `reopen` store what follows from a change, in its transaction."""
+    def __init__(
+        self, *, tell: Tell = _nobody, reopen: Reopen = _nobody, told: Callable[[], None] = lambda: None
+    ) -> None:
+        """`tell` and `reopen` store what follows from a change, in its transaction; `told` is called once it has."""
         self._tell = tell
         self._reopen = reopen
+        self._told = told
+        self._has_told = False
 
     async def prepare(self, items: Sequence[Request]) -> None:
         """Read nothing before: all of it may change."""
@@ -59,7 +63,10 @@ class Budgets:
         ]
 
     def committed(self) -> None:
-        """Nobody waits to be told."""
+        """Have those who watch look."""
+        if self._has_told:
+            self._has_told = False
+            self._told()
 
     async def spend(self, spends: Sequence[Spend], *, session: Session) -> frozenset[str]:
         """Count usage against its budgets, in the transaction that counts it; gives the budgets that there are."""
@@ -75,6 +82,7 @@ class Budgets:
 
     async def _store(self, ledger: "Ledger", *, session: Session) -> None:
         crossings, reopened = await ledger.store(session=session)
+        self._has_told = self._has_told or bool(crossings or reopened)
         if reopened:
             await self._reopen(reopened, session=session)
         if crossings:

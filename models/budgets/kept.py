@@ -165,13 +165,10 @@ async def reservations(keys: Sequence[Key]) -> Mapping[Key, Row]:
 
 
 async def open(  # noqa: A001  # read as `kept.open`
-    scope: Scope, limit: int, *, agent: Key | None = None, session: Session
+    scope: Scope, limit: int, *, session: Session
 ) -> None:
-    """Open the budget of a scope, in the transaction that makes what it is for; one that is open stays as it is.
-
-    `agent`: whom alerts are about as long as nobody who spends says otherwise.
-    """
-    budget = Budget(id=scope.id, kind=scope.kind, key=scope.key, limit=limit, agent=agent)
+    """Open the budget of a scope, in the transaction that makes what it is for; one that is open stays as it is."""
+    budget = Budget(id=scope.id, kind=scope.kind, key=scope.key, limit=limit)
     born = {**budget.model_dump(exclude={"id", "revision_id"}), "kind": scope.kind.value}
     await database.collection(Budget).update_one(
         {"_id": scope.id}, {"$setOnInsert": born}, upsert=True, session=session

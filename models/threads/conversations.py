@@ -113,13 +113,11 @@ async def count(*, status: ThreadStatus | None, participants: Collection[Key]) -
 # ---------------------------------------------------------------- writes
 
 
-async def open_now(
-    ref: Ref, *, limit: int, agent: Key | None = None, now: datetime, session: Session | None = None
-) -> Row:
+async def open_now(ref: Ref, *, limit: int, now: datetime, session: Session | None = None) -> Row:
     """Find a thread, or open the one that is named for the first time. Raises `NotFound` for an unknown id.
 
-    `limit`: the tokens that may be spent in one that is opened; `agent`: whom alerts about that are about, to begin
-    with. Whoever opens one and stores what hangs on it in one transaction passes its `session`.
+    `limit`: the tokens that may be spent in one that is opened. Whoever opens one and stores what hangs on it in one
+    transaction passes its `session`.
     """
     if ref.name is None and not ref.is_new:
         return await require(ref.thread, field="thread", session=session)
@@ -133,7 +131,7 @@ async def open_now(
         row = await database.change_and_read(
             database.collection(Thread), {"_id": ref.thread}, born, upsert=True, session=session
         )
-        await budgets.open(Scope.thread(ref.thread), limit, agent=agent, session=session)
+        await budgets.open(Scope.thread(ref.thread), limit, session=session)
         return row
 
     if session is not None:

@@ -1,0 +1,175 @@
+"""What the budget of a thread does to it: agents and people are told, it stops, a raised limit lets it go on."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from models import agents
+from models.store import database
+from models.store.database import Database, Key, Session
+from models.threads import conversations, putting
+from models.threads.conversations import Ref, Thread
+from models.threads.putting import Draft
+from tests.client import Client
+from tests.factories import Person
+from tests.test_budgets import LIMIT, reserve, settle
+
+CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
+THREAD = "query ($id: ID!) { thread(id: $id) { status closedReason budget { exhausted } } }"
+ALERTS = """{ alerts(first: 100) { nodes {
+  rule { id } agent { name } thread { id } metric window threshold percent value windowStart raisedAt } } }"""
+LIVE = "subscription ($after: String) { thresholdAlerts(after: $after) { percent thread { id } } }"
+
+
+async def talking(client: Client, *names: str, limit: int = 1000) -> str:
+    """Open a thread in which the first agent has written to each of the others, and give its id."""
+    for name in names:
+        await client.query(CREATE, name=name)
+    rows = [await agents.require(name) for name in names]
+    ref = Ref(Key(), is_new=True)
+
+    async def body(session: Session) -> None:
+        for row in rows[1:]:
+            thread = await conversations.open_now(ref, limit=limit, now=datetime.now(UTC), session=session)
+            draft = Draft(
+                key=Key(),
+                sender=rows[0]["_id"],
+                sender_name=names[0],
+                recipient=row,
+                payload_type="note",
+                payload="{}",
+                depth=0,
+                parent=None,
+                content=b"",
+            )
+            await putting.put(draft, thread, session=session)
+
+    await database.transaction(Thread, body)
+    return conversations.id_of(ref.thread)
+
+
+async def spend(client: Client, thread: str, tokens: int, key: str, **more: object) -> None:
+    """Reserve nearly nothing and settle more."""
+    held = await reserve(client, thread, 1, key, **more)
+    await settle(client, held["reservation"]["id"], tokens, 0)
+
+
+async def told(store: Database) -> list[tuple[str, int, int, int]]:
+    """Read what agents were told, in order: who, at what percent, how much is left, of what limit."""
+    names = {row["_id"]: row["name"] async for row in store.handle["agents"].find()}
+    cursor = store.handle["messages"].find({"sender_name": "system"}).sort("number", 1)
+    said = [(names[row["recipient"]], json.loads(row["payload"])) async for row in cursor]
+    return [(name, each["percent"], each["left"], each["limit"]) for name, each in said]
+
+
+async def alerts(client: Client) -> list[dict[str, Any]]:
+    """Read the alerts, oldest first."""
+    found: list[dict[str, Any]] = (await client.query(ALERTS))["alerts"]["nodes"]
+    return found[::-1]
+
+
+async def test_agents_and_people_are_told_once_at_each_percent(user: Person, store: Database) -> None:
+    thread = await talking(user.client, "Mouth", "Ear")
+
+    for number, tokens in enumerate((700, 49, 1, 1, 160, 60)):
+        await spend(user.client, thread, tokens, f"{number}")
+
+    raised = await alerts(user.client)
+    assert await told(store) == [
+        (name, percent, left, 1000) for percent, left in ((75, 250), (90, 89), (95, 29)) for name in ("Mouth", "Ear")
+    ]
+    assert [(each["percent"], each["value"]) for each in raised] == [(75, "750"), (90, "911"), (95, "971")]
+    assert all(each.pop("raisedAt") for each in raised)
+    assert raised[0] == {
+        "rule": None,
+        "agent": {"name": "Mouth"},
+        "thread": {"id": thread},
+        "metric": "TOTAL_TOKENS",
+        "window": "LIFETIME",
+        "threshold": "1000",
+        "percent": 75,
+        "value": "750",
+        "windowStart": None,
+    }
+
+
+async def test_an_alert_is_about_whose_spending_it_was(user: Person) -> None:
+    thread = await talking(user.client, "Mouth", "Ear")
+
+    await spend(user.client, thread, 800, "k", agent={"name": "Ear"})
+
+    assert [(each["agent"]["name"], each["percent"]) for each in await alerts(user.client)] == [("Ear", 75)]
+
+
+async def test_a_thread_without_agents_raises_no_alert_and_is_exhausted_all_the_same(user: Person) -> None:
+    row = await conversations.open_now(conversations.named("nobody"), limit=10, now=datetime.now(UTC))
+    thread = conversations.id_of(row["_id"])
+
+    await spend(user.client, thread, 10, "k")
+
+    assert await alerts(user.client) == []
+    assert (await user.client.query(THREAD, id=thread))["thread"]["status"] == "EXHAUSTED"
+
+
+async def test_a_crossing_is_told_once_however_many_cross_it_at_once(user: Person, store: Database) -> None:
+    thread = await talking(user.client, "Mouth", "Ear")
+    held = [await reserve(user.client, thread, 50, f"{number}") for number in range(20)]
+
+    await asyncio.gather(*(settle(user.client, each["reservation"]["id"], 30, 20) for each in held for _ in range(2)))
+
+    assert [each["percent"] for each in await alerts(user.client)] == [75, 90, 95, 100]
+    assert [(name, percent) for name, percent, _, _ in await told(store)] == [
+        (name, percent) for percent in (75, 90, 95, 100) for name in ("Mouth", "Ear")
+    ]
+
+
+async def test_an_exhausted_thread_stops_and_goes_on_when_its_limit_is_raised(admin: Person, store: Database) -> None:
+    thread = await talking(admin.client, "Mouth", "Ear")
+
+    await spend(admin.client, thread, 1000, "k")
+    stopped = (await admin.client.query(THREAD, id=thread))["thread"]
+    await admin.client.query(LIMIT, input={"thread": thread, "maxTokens": 2000})
+    going_on = (await admin.client.query(THREAD, id=thread))["thread"]
+    await spend(admin.client, thread, 600, "l")
+
+    assert stopped == {
+        "status": "EXHAUSTED",
+        "closedReason": "Its token budget is used up.",
+        "budget": {"exhausted": True},
+    }
+    assert going_on == {"status": "ACTIVE", "closedReason": None, "budget": {"exhausted": False}}
+    # What the new limit took back is told again.
+    assert [each["percent"] for each in await alerts(admin.client)] == [75, 90, 95, 100, 75]
+    assert [(percent, limit) for name, percent, _, limit in await told(store) if name == "Ear"] == [
+        (75, 1000),
+        (90, 1000),
+        (95, 1000),
+        (100, 1000),
+        (75, 2000),
+    ]
+    log = store.handle["control_events"].find({"kind": "THREAD", "status": {"$ne": "ACTIVE"}})
+    assert [row["status"] async for row in log] == ["EXHAUSTED"]
+
+
+async def test_a_lowered_limit_stops_at_once(admin: Person) -> None:
+    thread = await talking(admin.client, "Mouth", "Ear")
+    await spend(admin.client, thread, 500, "k")
+
+    await admin.client.query(LIMIT, input={"thread": thread, "maxTokens": 500})
+
+    assert (await admin.client.query(THREAD, id=thread))["thread"]["status"] == "EXHAUSTED"
+    assert [each["percent"] for each in await alerts(admin.client)] == [75, 90, 95, 100]
+
+
+async def test_alerts_of_budgets_are_heard_live(user: Person) -> None:
+    thread = await talking(user.client, "Mouth", "Ear")
+    await spend(user.client, thread, 800, "k")
+    last = (await user.client.query("{ alerts { nodes { cursor } } }"))["alerts"]["nodes"][0]["cursor"]
+
+    async with user.client.subscribe(LIVE, after=last) as events:
+        hearing = asyncio.ensure_future(anext(events))
+        await spend(user.client, thread, 100, "l")
+        heard = await hearing
+
+    assert heard["thresholdAlerts"] == {"percent": 90, "thread": {"id": thread}}
