@@ -200,7 +200,7 @@ def _row(keys: Sequence[Key], number: int, *, now: datetime, commit: Key) -> dic
 def _sum(tally: Tally, row: dict[str, Any]) -> None:
     agent, at = row["agent"], row["at"]
     cell = Cell.of_day(agent, row["model"], at.astimezone(UTC).date())
-    figures = tallying.figures_of(row)
+    figures = tallying.figures_of([row])
     _add(tally.days.setdefault(cell, {}), figures)
     _add(tally.totals.setdefault(agent, {}), figures)
     tally.used[cell] = (at, at)

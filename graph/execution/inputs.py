@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from graphql import (
-    GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -159,15 +158,17 @@ class _Writer:
         definition = kind.extensions["strawberry-definition"]
         defaults = {item.name: item for item in fields(definition.origin)}
         self._line(depth, "if value.__class__ is not dict: raise Surprise")
-        self._line(depth, "get = value.get; known = 0")
-        pairs: list[str] = []
+        # Copied, then set where something is given: nearly all of a large input is left out nearly always.
+        kept: dict[str, Any] = {}
+        start = len(self._lines)
+        self._line(depth, "")
+        self._line(depth, "known = 0")
         for spelled, field in kind.fields.items():
             item = field.extensions["strawberry-definition"]
             local = f"f{len(self._lines)}"
-            self._line(depth, f"{local} = get({spelled!r}, absent)")
-            self._line(depth, f"if {local} is absent: {self._default(local, field, defaults[item.python_name])}")
-            self._line(depth, "else:")
+            self._line(depth, f"if {spelled!r} in value:")
             self._line(depth + 1, "known += 1")
+            self._line(depth + 1, f"{local} = value[{spelled!r}]")
             self._value(field.type, local, depth=depth + 1)
             if isinstance(item.type, StrawberryMaybe):
                 self._line(depth + 1, f"{local} = Some({local})")
@@ -175,19 +176,19 @@ class _Writer:
                 isinstance(item.type, StrawberryMaybe) and not isinstance(item.type.of_type, StrawberryOptional)
             ):
                 self._line(depth + 1, f"if {local} is None: raise Surprise")
-            pairs.append(f"{item.python_name!r}: {local}")
+            self._line(depth + 1, f"given[{item.python_name!r}] = {local}")
+            default = defaults[item.python_name]
+            if is_required_input_field(field) or default.default is default.default_factory is MISSING:
+                self._line(depth, "else: raise Surprise")
+            elif default.default_factory is not MISSING:
+                self._line(depth, f"else: given[{item.python_name!r}] = {self._name(default.default_factory)}()")
+            else:
+                kept[item.python_name] = default.default
+        self._lines[start] = "    " * depth + f"given = {self._name(kept)}.copy()"
         only_one = " or known != 1" if definition.is_one_of else ""
         self._line(depth, f"if known != len(value){only_one}: raise Surprise")
         self._line(depth, f"value = new({self._name(definition.origin)})")
-        self._line(depth, f"value.__dict__ = {{{', '.join(pairs)}}}")
-
-    def _default(self, local: str, field: GraphQLInputField, item: Any) -> str:  # noqa: ANN401  # a dataclass's field
-        if not is_required_input_field(field):
-            if item.default_factory is not MISSING:
-                return f"{local} = {self._name(item.default_factory)}()"
-            if item.default is not MISSING:
-                return f"{local} = {self._name(item.default)}"
-        return "raise Surprise"
+        self._line(depth, "value.__dict__ = given")
 
 
 def _leaf(kind: Any) -> Convert:  # noqa: ANN401  # a scalar or an enum

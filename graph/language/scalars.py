@@ -21,16 +21,16 @@ _DATETIME: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d{2}:\d{2})\Z", re.ASCII
 )
 # Those of them that Python reads as they are.
-_PLAIN: Final = re.compile(r"[-\d]{10}T[:\d]{8}(\.(\d{3}|\d{6}))?(Z|[+-]\d{2}:\d{2})\Z", re.ASCII)
+_PLAIN: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.(\d{3}|\d{6}))?(Z|[+-]\d{2}:\d{2})\Z", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?\d{1,18}(\.\d{1,18})?\Z", re.ASCII)
 
 
 def _parse_datetime(value: object) -> datetime:
-    if not isinstance(value, str) or not _DATETIME.match(value):
-        raise ScalarFault("A DateTime is ISO 8601 with a zone, like 2026-05-01T09:30:00Z.")
-    text = value
-    if not _PLAIN.match(value):
-        head, _, fraction = value.upper().replace(" ", "T").partition(".")
+    text = value if isinstance(value, str) else ""
+    if not _PLAIN.match(text):
+        if not _DATETIME.match(text):
+            raise ScalarFault("A DateTime is ISO 8601 with a zone, like 2026-05-01T09:30:00Z.")
+        head, _, fraction = text.upper().replace(" ", "T").partition(".")
         # Python reads six digits of a second at most; a reporter with nanoseconds is no fault.
         digits = re.match(r"\d+", fraction)
         text = f"{head}.{digits[0][:6].ljust(6, '0')}{fraction[digits.end() :]}" if digits else head
@@ -69,7 +69,9 @@ def _parse_big_int(value: object) -> int:
 def _parse_decimal(value: object) -> Decimal:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST else value
     if isinstance(text, float):
-        text = repr(text) if "e" not in repr(text) else f"{text:.18f}".rstrip("0").rstrip(".")
+        number, text = text, repr(text)
+        if "e" in text:
+            text = f"{number:.18f}".rstrip("0").rstrip(".")
     if not isinstance(text, str) or not _DECIMAL.match(text):
         raise ScalarFault('A Decimal is written like "12.50": at most 18 digits on each side of the point.')
     try:

@@ -99,27 +99,9 @@ class UsageEventInput:
                 return events.rejected(error.field or "agent", error.message)
             if isinstance(by.id, str):
                 refs[by.id] = agent
-        return Event(
-            source=source,
-            id=self.id,
-            agent=agent,
-            at=self.at,
-            model=self.model,
-            provider=self.provider,
-            labels={label.key: label.value for label in self.labels} if self.labels else None,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            cached_tokens=self.cached_tokens,
-            cache_write_tokens=self.cache_write_tokens,
-            reasoning_tokens=self.reasoning_tokens,
-            messages=self.messages,
-            cost=self.cost,
-            latency_ms=self.latency_ms,
-            conversation=self.conversation,
-            user=self.user,
-            thread=self.thread,
-            parent=self.parent,
-        )
+        labels = {label.key: label.value for label in self.labels} if self.labels else None
+        # The names are the same on both sides: an event is what was said of it, and its source.
+        return Event.of({**vars(self), "source": source, "agent": agent, "labels": labels})
 
 
 @input_type

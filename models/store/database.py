@@ -51,6 +51,7 @@ __all__ = [
     "DESCENDING",
     "MAJORITY_READ",
     "STORED_ZONE",
+    "BulkWriteError",
     "Database",
     "DatabaseError",
     "DuplicateKeyError",

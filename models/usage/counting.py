@@ -1,14 +1,13 @@
 """What a batch of events does to events, totals, days, hours, distinct ids and alerts, all in one transaction."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from models import agents
-from models.store import database
+from models.store import database, writes
 from models.store.database import Key, Row, Session
 from models.usage import crossings, events, reported, seen
 from models.usage.events import Event, Outcome, UsageEvent
@@ -21,6 +20,15 @@ class Batch:
 
     events: Sequence[Event]
     now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Agents:
+    """The agents that some events name."""
+
+    found: Mapping[agents.Ref, Key]
+    lost: Collection[agents.Ref]
+    """Ids that there is no agent with; a name that is new is registered."""
 
 
 class Counting:
@@ -48,14 +56,16 @@ class Counting:
             self._raised = 0
             self._tell()
 
-    async def prepare(self, items: Sequence[Batch]) -> Mapping[agents.Ref, Key]:
-        """Find the agents that are known."""
-        return await agents.by_refs(list({event.agent for batch in items for event in batch.events}))
+    async def prepare(self, items: Sequence[Batch]) -> _Agents:
+        """Find the agents that are named."""
+        named = {event.agent for batch in items for event in batch.events}
+        found = await agents.by_refs(list(named))
+        return _Agents(found, frozenset(ref for ref in named if isinstance(ref, Key) and ref not in found))
 
     async def apply(
         self,
         items: Sequence[Batch],
-        prepared: Mapping[agents.Ref, Key],
+        prepared: _Agents,
         *,
         commit: Key,
         again: bool,
@@ -71,20 +81,22 @@ class Counting:
         """
         keys = [event.key for batch in items for event in batch.events]
         # One whose agent is unknown may have been counted while there was one.
-        looks = again or any(_is_lost(event, prepared) for batch in items for event in batch.events)
+        looks = again or bool(prepared.lost)
         known = await _known(keys, session=session) if looks else {}
         fresh: dict[str, tuple[Event, datetime]] = {}
         for batch in items:
             for event in batch.events:
-                if event.key not in known and not _is_lost(event, prepared):
+                if event.key not in known and event.agent not in prepared.lost:
                     fresh.setdefault(event.key, (event, batch.now))
-        found = await _agents(fresh.values(), prepared, now=items[-1].now, session=session)
+        found = await _agents(fresh.values(), prepared.found, now=items[-1].now, session=session)
         rows = {key: event.row(found[event.agent], now=now, commit=commit) for key, (event, now) in fresh.items()}
         for row in rows.values():
             self._price(row)
         if rows:
             await self._count(list(rows.values()), session=session)
-        return _outcomes(items, known=known, rows=rows, lost=partial(_is_lost, found=prepared), commit=commit)
+        if len(rows) == len(keys):
+            return [[events.ACCEPTED] * len(batch.events) for batch in items]
+        return _outcomes(items, known=known, rows=rows, lost=prepared.lost, commit=commit)
 
     async def _count(self, rows: Sequence[dict[str, Any]], *, session: Session) -> None:
         tally = Tally()
@@ -92,7 +104,7 @@ class Counting:
         tally.distinct(await seen.note(tally.claims, session=session))
         await keep(tally, living=True, session=session)
         self._raised += await crossings.raise_for(tally, zone=self.zone, session=session)
-        await database.collection(UsageEvent).insert_many(rows, ordered=False, session=session)
+        await writes.insert(UsageEvent, rows, session=session)
 
 
 async def _known(keys: Sequence[str], *, session: Session) -> Mapping[str, Row]:
@@ -116,24 +128,19 @@ async def _agents(
     return found
 
 
-def _is_lost(event: Event, found: Mapping[agents.Ref, Key]) -> bool:
-    """Whether an event names an agent by an id that there is none of; a name that is new is registered."""
-    return isinstance(event.agent, Key) and event.agent not in found
-
-
 def _outcomes(
     items: Sequence[Batch],
     *,
     known: Mapping[str, Row],
     rows: Mapping[str, Row],
-    lost: Callable[[Event], bool],
+    lost: Collection[agents.Ref],
     commit: Key,
 ) -> Sequence[Sequence[Outcome]]:
     answered: set[str] = set()
     no_agent = events.rejected("agent.id", "There is no agent with this id.", code="NOT_FOUND")
 
     def outcome(event: Event) -> Outcome:
-        stored = known.get(event.key) or (None if lost(event) else rows[event.key])
+        stored = known.get(event.key) or (None if event.agent in lost else rows[event.key])
         if stored is None:
             return no_agent
         # An earlier try of this very commit may have stored it: that makes it new, not a duplicate.

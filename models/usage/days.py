@@ -4,12 +4,13 @@ from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from models.errors import BadInput
 from models.store import database
-from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored, UpdateOne
+from models.store import writes as stored
+from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored
 
 FIGURES: Final = (
     "messages",
@@ -74,8 +75,7 @@ class UsageHours(_Packed):
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """Where a figure is kept: which document, and which of its cells."""
 
     agent: Key
@@ -272,16 +272,14 @@ async def add(
             change["$min"][f"first_used_at.{cell.cell}"], change["$max"][f"last_used_at.{cell.cell}"] = used[cell]
     # In one order for everybody: two transactions that meet do so at the first document, before work is done.
     writes = [
-        UpdateOne(
+        (
             {"period": period, "agent": agent, "model": model},
             {operator: fields for operator, fields in change.items() if fields},
-            upsert=True,
         )
         for (period, agent, model), change in sorted(documents.items())
         if any(change.values())
     ]
-    if writes:
-        await database.collection(document).bulk_write(writes, ordered=False, session=session)
+    await stored.update(document, writes, upsert=True, session=session)
 
 
 # ---------------------------------------------------------------- rules

@@ -5,8 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any, Final
+
+import orjson
 
 from models import agents
 from models.enums import DescribedEnum
@@ -124,7 +126,7 @@ def tallied(outcomes: Sequence[Outcome]) -> Mapping[ItemOutcome, int]:
     return {kind: sum(each.outcome is kind for each in outcomes) for kind in ItemOutcome}
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Event:
     """One event as reported. Counts are inclusive, as OpenTelemetry's: prompt holds cached, completion reasoning.
 
@@ -157,6 +159,14 @@ class Event:
         """Put the key together, once."""
         self.key = key_of(self.source, self.id)
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Event":
+        """Make one of all its values by name, which become its own: in a third of the constructor's time."""
+        event = cls.__new__(cls)
+        event.__dict__ = values
+        event.__post_init__()
+        return event
+
     def content(self) -> bytes:
         """Digest what the event says, so that a repeat that says something else is noticed (16 bytes)."""
         said = (
@@ -165,7 +175,7 @@ class Event:
             self.reasoning_tokens, self.messages, self.cost, self.latency_ms, self.conversation, self.user,
             self.thread, self.parent,
         )  # fmt: skip
-        return hashlib.blake2b(repr(said).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return hashlib.blake2b(orjson.dumps(said, default=str), digest_size=16).digest()
 
     def row(self, agent: Key, *, now: datetime, commit: Key) -> dict[str, Any]:
         """Write the event as stored; what is not known is left out."""
@@ -180,10 +190,10 @@ class Event:
             "content": self.content(),
             "commit": commit,
         }
-        counts = (self.cached_tokens, self.cache_write_tokens, self.reasoning_tokens, self.latency_ms)
-        row.update((name, value) for name, value in zip(_COUNTED, counts, strict=True) if value is not None)
-        names = (self.provider, self.conversation, self.user, self.thread, self.parent)
-        row.update((name, value) for name, value in zip(_NAMED, names, strict=True) if value)
+        for name in _SELDOM:
+            value = getattr(self, name)
+            if value is not None and value != "":
+                row[name] = value
         if self.labels:
             row["labels"] = dict(self.labels)
         if self.cost is not None:
@@ -191,8 +201,17 @@ class Event:
         return row
 
 
-_COUNTED: Final = ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "latency_ms")
-_NAMED: Final = ("provider", "conversation", "user", "thread", "parent")
+_SELDOM: Final = (
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "latency_ms",
+    "provider",
+    "conversation",
+    "user",
+    "thread",
+    "parent",
+)
 
 
 def key_of(source: str, identifier: str) -> str:
@@ -214,12 +233,12 @@ def check_size(count: int, *, field: str = "events") -> None:
 
 def nanodollars(usd: Decimal) -> int:
     """Turn US dollars into whole nanodollars, the last half rounded to even."""
-    return int(usd.scaleb(9).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+    return round(usd.scaleb(9))
 
 
 def fault(event: Event, *, now: datetime) -> Outcome | None:
     """Say what is wrong with an event, or None."""
-    return _fault_of_texts(event) or _fault_of_counts(event) or _fault_of_time(event, now)
+    return _fault_of_id(event) or _fault_of_texts(event) or _fault_of_counts(event) or _fault_of_time(event, now)
 
 
 _TEXTS: Final[Mapping[str, int]] = {
@@ -231,14 +250,28 @@ _TEXTS: Final[Mapping[str, int]] = {
     "thread": 200,
     "parent": 200,
 }
+_SHORT: Final = min(_TEXTS.values())
 _NAME: Final = 200
 _LABELS: Final = 10
 _LABEL: Final = 64
 
 
+def _fault_of_id(event: Event) -> Outcome | None:
+    if event.id:
+        return None
+    return rejected("id", "An event needs an id: the same value for every retry of the same event.")
+
+
+def _is_plain(event: Event) -> bool:
+    """Whether all that an event says in words is short and fit: nearly always, and one look tells."""
+    said = (event.id, event.model, event.provider, event.conversation, event.user, event.thread, event.parent)
+    together = "".join(filter(None, said))
+    return isinstance(event.agent, Key) and not event.labels and len(together) <= _SHORT and not _UNFIT.search(together)
+
+
 def _fault_of_texts(event: Event) -> Outcome | None:
-    if not event.id:
-        return rejected("id", "An event needs an id: the same value for every retry of the same event.")
+    if _is_plain(event):
+        return None
     said = (event.id, event.model, event.provider, event.conversation, event.user, event.thread, event.parent)
     texts = [(field, value, most) for (field, most), value in zip(_TEXTS.items(), said, strict=True) if value]
     if isinstance(event.agent, str):

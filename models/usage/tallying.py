@@ -7,8 +7,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from models.agents import Agent
-from models.store import database
-from models.store.database import Key, Outdated, Row, Session, UpdateOne
+from models.store import writes as stored
+from models.store.database import Key, Outdated, Row, Session
 from models.usage import days, events
 from models.usage.days import Cell, Sums, UsageHours, UsageMonth
 from models.usage.seen import Claim, Kind, Move
@@ -27,7 +27,7 @@ class Tally:
 
     def count(self, rows: Iterable[Row], zone: ZoneInfo) -> None:
         """Count stored events; their days are those of `zone`."""
-        groups: dict[tuple[Key, str, date, date, int], tuple[Sums, list[datetime]]] = {}
+        groups: dict[tuple[Key, str, date, date, int], list[Row]] = {}
         for row in rows:
             agent, at = row["agent"], row["at"]
             day = at.astimezone(zone).date()
@@ -35,17 +35,15 @@ class Tally:
             key = agent, row["model"], day, at.date(), at.hour
             group = groups.get(key)
             if group is None:
-                groups[key] = figures_of(row), [at]
+                groups[key] = [row]
             else:
-                sums, times = group
-                for name, value in figures_of(row).items():
-                    sums[name] += value
-                times.append(at)
+                group.append(row)
             for kind, name in _DISTINCT:
                 if identifier := row.get(name):
                     claim = Claim(agent, kind, identifier)
                     self.claims[claim] = min(self.claims.get(claim, day), day)
-        for (agent, model, day, _, _), (sums, times) in groups.items():
+        for (agent, model, day, _, _), group in groups.items():
+            sums, times = figures_of(group), [row["at"] for row in group]
             cell = Cell.of_day(agent, model, day)
             hour = Cell.of_hour(agent, model, times[0])
             _add(self.totals.setdefault(agent, {}), sums)
@@ -85,21 +83,22 @@ def _widened(span: tuple[datetime, datetime] | None, at: datetime) -> tuple[date
     return (min(span[0], at), max(span[1], at)) if span else (at, at)
 
 
-def figures_of(row: Row) -> Sums:
-    """Give the figures that one stored event adds."""
-    cost, latency = row.get("cost_nanodollars"), row.get("latency_ms")
+def figures_of(rows: Sequence[Row]) -> Sums:
+    """Give the figures that some stored events add."""
+    costs = [row["cost_nanodollars"] for row in rows if row.get("cost_nanodollars") is not None]
+    latencies = [row["latency_ms"] for row in rows if row.get("latency_ms") is not None]
     return {
-        "messages": row["messages"],
-        "requests": 1,
-        "prompt_tokens": row["prompt_tokens"],
-        "completion_tokens": row["completion_tokens"],
-        "cached_tokens": row.get("cached_tokens", 0),
-        "cache_write_tokens": row.get("cache_write_tokens", 0),
-        "reasoning_tokens": row.get("reasoning_tokens", 0),
-        "cost_nanodollars": cost or 0,
-        "unpriced_events": int(cost is None),
-        "latency_ms": latency or 0,
-        "timed_events": int(latency is not None),
+        "messages": sum([row["messages"] for row in rows]),
+        "requests": len(rows),
+        "prompt_tokens": sum([row["prompt_tokens"] for row in rows]),
+        "completion_tokens": sum([row["completion_tokens"] for row in rows]),
+        "cached_tokens": sum([row.get("cached_tokens", 0) for row in rows]),
+        "cache_write_tokens": sum([row.get("cache_write_tokens", 0) for row in rows]),
+        "reasoning_tokens": sum([row.get("reasoning_tokens", 0) for row in rows]),
+        "cost_nanodollars": sum(costs),
+        "unpriced_events": len(rows) - len(costs),
+        "latency_ms": sum(latencies),
+        "timed_events": len(latencies),
     }
 
 
@@ -132,8 +131,6 @@ async def add_totals(
             first, last = spans[agent]
             update |= {"$min": {"usage.first_used_at": first}, "$max": {"usage.last_used_at": last}}
         if update:
-            writes.append(UpdateOne({"_id": agent, **alive}, update))
-    if writes:
-        done = await database.collection(Agent).bulk_write(writes, ordered=False, session=session)
-        if living and done.matched_count != len(writes):
-            raise Outdated
+            writes.append(({"_id": agent, **alive}, update))
+    if await stored.update(Agent, writes, session=session) != len(writes) and living:
+        raise Outdated
