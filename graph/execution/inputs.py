@@ -27,6 +27,7 @@ from strawberry.types.lazy_type import LazyType
 from strawberry.utils.str_converters import to_camel_case
 
 from graph.execution.plan import Surprise
+from models.errors import BadInput
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -170,12 +171,12 @@ class _Writer:
             self._line(depth + 1, "known += 1")
             self._line(depth + 1, f"{local} = value[{spelled!r}]")
             self._value(field.type, local, depth=depth + 1)
-            if isinstance(item.type, StrawberryMaybe):
-                self._line(depth + 1, f"{local} = Some({local})")
             if definition.is_one_of or (
                 isinstance(item.type, StrawberryMaybe) and not isinstance(item.type.of_type, StrawberryOptional)
             ):
                 self._line(depth + 1, f"if {local} is None: raise Surprise")
+            if isinstance(item.type, StrawberryMaybe):
+                self._line(depth + 1, f"{local} = Some({local})")
             self._line(depth + 1, f"given[{item.python_name!r}] = {local}")
             default = defaults[item.python_name]
             if is_required_input_field(field) or default.default is default.default_factory is MISSING:
@@ -212,8 +213,7 @@ def converter(kind: Any) -> Convert:  # noqa: ANN401  # one of Strawberry's type
     if isinstance(kind, LazyType):
         kind = kind.resolve_type()
     if isinstance(kind, StrawberryMaybe):
-        inner = converter(kind.of_type)
-        return lambda value: Some(inner(value))
+        return partial(_given, converter(kind.of_type), isinstance(kind.of_type, StrawberryOptional))
     if isinstance(kind, StrawberryOptional):
         inner = converter(kind.of_type)
         return lambda value: value if value is None or value is UNSET else inner(value)
@@ -223,6 +223,13 @@ def converter(kind: Any) -> Convert:  # noqa: ANN401  # one of Strawberry's type
     if has_object_definition(kind):
         return _Object(kind)
     return lambda value: value
+
+
+def _given(inner: Convert, may_be_null: bool, value: object) -> Some[Any]:  # noqa: FBT001  # bound beforehand
+    if value is None and not may_be_null:
+        # The schema cannot say so: what may be left out is nullable there.
+        raise BadInput.at("input", "A field that cannot be null is null. Leave it out to keep what is stored.")
+    return Some(inner(value))
 
 
 class _Object:
