@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -14,6 +15,7 @@ import structlog
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress
 from rich.status import Status
@@ -21,13 +23,15 @@ from rich.table import Table
 
 import resolvers
 from graph import schema
-from models import users
+from models import agents, users
+from models.alerts import rules
 from models.errors import AgentHubError, NotFound, Refused
 from models.keys import ApiKeyScope
 from models.moving.move import Move, Moved
 from models.runs import rebuild as runs_again
 from models.store import database
-from models.usage import rebuild
+from models.store.database import Key, Row
+from models.usage import rebuild, repricing
 from models.usage.rebuild import Report
 from models.users import Role
 from server import application, demo, logs, serving
@@ -211,6 +215,47 @@ def rebuild_usage(
     out.print(f"{report.events:,} events, {len(report.differences):,} figures differed{repaired}.")
     if check and report.differences:
         raise typer.Exit(1)
+
+
+@rebuilding.command("cost")
+def rebuild_cost(
+    *,
+    since: Annotated[
+        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day, in the company's time zone.")
+    ],
+    apply: Annotated[bool, typer.Option("--apply", help="Store the new costs; without it they are only told.")] = False,
+    mongodb_uri: Uri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Price events again by the price table as it stands now: those that it has priced, and those without a cost.
+
+    Reported costs stay. Collecting may go on meanwhile; what was interrupted is done by the next run.
+    """
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def price() -> tuple[repricing.Report, Mapping[Key, Row]]:
+        async with application.opened(settings):
+            with Status("Reading events", console=out) as status:
+                report = await repricing.reprice(
+                    settings.zone,
+                    since=rules.start_of(since.date(), settings.zone),
+                    apply=apply,
+                    progress=lambda read: status.update(f"{read:,} events read"),
+                )
+            return report, await agents.by_keys(list({agent for agent, _ in report.shares}))
+
+    report, found = _run(price())
+    table = Table("agent", "model", "events", "cost before", "cost after", "unknown before", "unknown after")
+    shares = sorted(report.shares.items(), key=lambda each: -abs(each[1].after - each[1].before))
+    named = [((found[agent]["name"] if agent in found else str(agent), model), each) for (agent, model), each in shares]
+    for (agent, model), each in [*named, (("all", ""), report.whole)] if named else []:
+        amounts = (f"{Decimal(nanodollars).scaleb(-9):,f}" for nanodollars in (each.before, each.after))
+        counts = (f"{count:,}" for count in (each.unpriced_before, each.unpriced_after))
+        table.add_row(escape(agent), escape(model), f"{each.events:,}", *amounts, *counts)
+    if named:
+        out.print(table)
+    done = "priced again" if apply else "to be priced again; --apply does it"
+    out.print(f"{report.read:,} events read, {report.whole.events:,} {done}.")
 
 
 @cli.command()

@@ -56,7 +56,7 @@ class UsageEvent:
 
     @field
     async def agent(self, info: Info) -> LazyAgent | None:
-        """Give the agent whose usage it is; null when that is deleted."""
+        """Give the agent whose usage it is; null when that has been erased."""
         row = await info.context.find(agents.by_keys, self.agent_key)
         return graph.agents.Agent.of(row) if row else None
 

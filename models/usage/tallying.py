@@ -52,6 +52,13 @@ class Tally:
             self.use(cell, min(times))
             self.use(cell, max(times))
 
+    def adjust(self, row: Row, figures: Sums, zone: ZoneInfo) -> None:
+        """Add to the figures that a stored event is in, without another use."""
+        agent, model, at = row["agent"], row["model"], row["at"]
+        _add(self.totals.setdefault(agent, {}), figures)
+        _add(self.days.setdefault(Cell.of_day(agent, model, at.astimezone(zone).date()), {}), figures)
+        _add(self.hours.setdefault(Cell.of_hour(agent, model, at), {}), figures)
+
     def use(self, cell: Cell, at: datetime) -> None:
         """Note that a cell's agent was used."""
         self.used[cell] = _widened(self.used.get(cell), at)
