@@ -181,6 +181,12 @@ class Settings(BaseSettings):
         "network.",
     )
 
+    organism_file: Path | None = Field(
+        default=None,
+        description="A YAML file that declares the organism: agents, capabilities, default budget, alert rules. Applied "
+        "at start, by `reloadOrganism` and on SIGHUP.",
+    )
+
     metrics: bool = Field(default=False, description="Whether /metrics answers Prometheus.")
     metrics_token: SecretStr | None = Field(
         default=None,
@@ -235,7 +241,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password",
-        "trusted_documents", "otel_exporter_otlp_endpoint", "metrics_token",
+        "trusted_documents", "otel_exporter_otlp_endpoint", "metrics_token", "organism_file",
         "mailgun_api_key",
         "mailgun_domain", "mailgun_from_email",
         mode="before",

@@ -47,6 +47,7 @@ MOST_RULES: Final = 1000
 MOST_HOURS: Final = 24 * 366 * 10
 DEFAULT_RULE: Final = Key("000000000000000000000001")
 _LARGEST: Final = 10**18
+_MEASURED: Final = ("metric", "window", "threshold")
 
 
 def _percents(values: list[int]) -> list[int]:
@@ -86,12 +87,14 @@ class AlertRuleFields(BaseModel):
 class AlertRule(Stored, AlertRuleFields):
     """A rule, its threshold in whole tokens, messages or nanodollars.
 
-    Its `revision` rises when what it measures changes; with that it has said nothing yet.
+    Its `revision` rises when what it measures changes; with that it has said nothing yet. One that is `declared` by the
+    organism's file is changed there alone.
     """
 
     threshold: int  # type: ignore[assignment]  # as `units` makes it
     revision: int = 1
     from_settings: bool = False
+    declared: bool = False
     created_at: datetime
 
     class Settings:
@@ -127,9 +130,7 @@ async def active(*, session: Session) -> Sequence[Row]:
 
 async def create(values: Mapping[str, Any], *, now: datetime) -> Row:
     """Add a rule. Raises `BadInput` with every fault, `Conflict` past the most there may be."""
-    checked = text.validate(AlertRuleFields, values, partial=False)
-    _fit(checked)
-    checked["threshold"] = units(checked["metric"], checked["threshold"])
+    checked = kept(text.validate(AlertRuleFields, values, partial=False))
     if await database.collection(AlertRule).count_documents({}) >= MOST_RULES:
         raise Conflict(f"There are {MOST_RULES} rules already. Delete one first.")
     row = {"_id": Key(), **checked, "revision": 1, "from_settings": False, "created_at": now}
@@ -147,13 +148,15 @@ async def update(rule: Key, values: Mapping[str, Any]) -> Row:
         before = await rows.find_one({"_id": rule}, session=session)
         if before is None:
             raise _no_rule()
+        if before.get("declared"):
+            raise _is_declared()
         after = {**before, **changed}
         _fit(after)
         if "threshold" in changed:
             changed["threshold"] = units(after["metric"], Decimal(after["threshold"]))
         elif AlertMetric.COST in {before["metric"], after["metric"]} and before["metric"] != after["metric"]:
             raise BadInput.at("threshold", "Say the threshold too: its unit changes with this metric.", code="REQUIRED")
-        measured = any(changed.get(name, before[name]) != before[name] for name in ("metric", "window", "threshold"))
+        measured = any(changed.get(name, before[name]) != before[name] for name in _MEASURED)
         stored: Row = await database.change_and_read(
             rows,
             {"_id": rule},
@@ -171,8 +174,30 @@ async def delete(rule: Key) -> None:
         raise Conflict(
             "The default rule comes from the settings and cannot be deleted. Disable it instead.", field="id"
         )
-    if not (await database.collection(AlertRule).delete_one({"_id": rule})).deleted_count:
-        raise _no_rule()
+    rows = database.collection(AlertRule)
+    if not (await rows.delete_one({"_id": rule, "declared": {"$ne": True}})).deleted_count:
+        raise _is_declared() if await rows.find_one({"_id": rule}) else _no_rule()
+
+
+async def declare(
+    rule: Key, values: Mapping[str, Any] | None, *, before: Row | None, now: datetime, session: Session
+) -> None:
+    """Have a rule as the organism's file declares it; None deletes it, and its alerts stay."""
+    rows = database.collection(AlertRule)
+    if values is None:
+        await rows.delete_one({"_id": rule}, session=session)
+        return
+    measured = before is None or any(values[name] != before[name] for name in _MEASURED)
+    await rows.update_one(
+        {"_id": rule},
+        {
+            "$set": {**values, "declared": True},
+            "$setOnInsert": {"from_settings": False, "created_at": now},
+            "$inc": {"revision": int(measured)},
+        },
+        upsert=True,
+        session=session,
+    )
 
 
 async def keep_default(*, threshold: int, cooldown_hours: float, now: datetime) -> None:
@@ -203,6 +228,12 @@ async def keep_default(*, threshold: int, cooldown_hours: float, now: datetime) 
 
 
 # ---------------------------------------------------------------- rules
+
+
+def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the fields of a new rule, each of them checked, as stored. Raises `BadInput` for those that do not fit."""
+    _fit(values)
+    return {**values, "threshold": units(values["metric"], values["threshold"])}
 
 
 def applies(rule: Row, agent: Row) -> bool:
@@ -264,6 +295,10 @@ def shown(metric: str, value: int) -> Decimal:
 def _fit(rule: Mapping[str, Any]) -> None:
     if AlertChannel.WEBHOOK in rule["channels"] and rule["webhook_url"] is None:
         raise BadInput.at("webhook_url", "A rule with the channel WEBHOOK needs a webhookUrl.", code="REQUIRED")
+
+
+def _is_declared() -> Conflict:
+    return Conflict("This rule is declared by the organism's file. Change the file and reload it instead.", field="id")
 
 
 def _no_rule() -> NotFound:

@@ -1,0 +1,1 @@
+"""The organism: what its file declares, and what a reload changes."""
