@@ -20,7 +20,7 @@ from graph.language.enums import expose
 from graph.language.nodes import Node
 from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
-from graph.organism import PayloadType
+from graph.payloads import PayloadType
 from graph.ratings import Rating, RatingSummary
 from graph.runs.metrics import RunDay, RunMetrics, timeline
 from graph.runs.recorded import RunsChosen

@@ -1,6 +1,6 @@
 """Context of one execution, and the services that live as long as the process."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ from auth.viewer import NOBODY, Viewer
 from graph.loaders import BatchedRead, Loaders
 from models.alerts.signing import Signing
 from models.budgets.changing import Budgets
+from models.organism.file import OrganismFile
 from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store.commits import Commits
@@ -43,6 +44,11 @@ class Services:
     registration: Registration
     minting: Minting
     signing: Signing
+    organism: OrganismFile
+    configuration: Sequence[Mapping[str, Any]]
+    """The settings as operators may see them, each with the fields of `graph.organism.Setting`."""
+    stop: Callable[[], int]
+    """Has the whole server stop soon, and says how many processes that are."""
     zone: ZoneInfo
 
 

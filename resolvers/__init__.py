@@ -7,6 +7,7 @@ from resolvers.alerts import AlertMutations, AlertQueries, AlertSubscriptions
 from resolvers.budgets import BudgetMutations, BudgetQueries
 from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
+from resolvers.organism import OrganismMutations, OrganismQueries
 from resolvers.prices import PriceMutations, PriceQueries
 from resolvers.ratings import RatingMutations, RatingQueries
 from resolvers.runs import RunMutations, RunQueries
@@ -39,6 +40,7 @@ Query = _root(
         RunQueries,
         ThreadQueries,
         BudgetQueries,
+        OrganismQueries,
         StatisticsQueries,
     ),
 )
@@ -57,6 +59,7 @@ Mutation = _root(
         RunMutations,
         BudgetMutations,
         AlertMutations,
+        OrganismMutations,
     ),
 )
 Subscription = _root(

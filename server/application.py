@@ -1,16 +1,12 @@
 """Builds the services, starts and stops them in order, and routes requests to them."""
 
-import asyncio
 import gc
-import signal
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from beanie import Document
@@ -38,6 +34,8 @@ from models.alerts.signing import Signing
 from models.budgets.changing import Budgets
 from models.budgets.kept import Budget, Reservation
 from models.keys import ApiKey
+from models.organism.applying import Organism
+from models.organism.file import OrganismFile
 from models.prices import entries
 from models.prices.entries import Price
 from models.prices.keeping import Prices
@@ -69,7 +67,7 @@ from models.usage.events import UsageEvent
 from models.usage.seen import Seen
 from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
-from server import export, health, logs, metrics, playground
+from server import export, health, logs, metrics, playground, signals
 from server.connections import Connections
 from server.credentials import Door
 from server.http import GraphQLOverHTTP
@@ -112,6 +110,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     Message,
     AgentActivity,
     ControlEvent,
+    Organism,
     OutboxItem,
     Bucket,
     KeptAnswer,
@@ -201,6 +200,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 registration=made.registration,
                 minting=made.minting,
                 signing=Signing(settings.signing_key(), older=settings.older_keys),
+                organism=OrganismFile(settings.organism_file),
+                configuration=settings.shown(),
+                stop=partial(signals.stop_soon, settings.workers),
                 zone=settings.zone,
             )
             yield Running(made.database, services, Authenticator(tokens), built)
@@ -222,7 +224,11 @@ def create(settings: Settings | None = None) -> Starlette:
             tracing = Tracing(settings.otel_exporter_otlp_endpoint)
             application.router.routes.extend(_routes(settings, parts, streams, tracing=tracing))
             _spare_what_stays()
-            with _told_of_the_end(streams.stopping), closing(tracing):
+            with (
+                signals.told_of_the_end(streams.stopping),
+                signals.reloading(parts.services.organism),
+                closing(tracing),
+            ):
                 yield
 
     return Starlette(lifespan=lifespan, middleware=_middleware(settings))
@@ -295,31 +301,3 @@ def _middleware(settings: Settings) -> Sequence[Middleware]:
             allow_credentials=True,
         )
     ]
-
-
-@contextmanager
-def _told_of_the_end(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` when the process is asked to stop.
-
-    uvicorn closes WebSockets itself, but waits for HTTP answers without telling them; a stream would never end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stopping.set)
-        handler = before[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    for number, handler in before.items():
-        if callable(handler):
-            signal.signal(number, tell)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -25,9 +25,10 @@ import resolvers
 from graph import schema
 from models import agents, users
 from models.alerts import rules
-from models.errors import AgentHubError, NotFound, Refused
+from models.errors import AgentHubError, BadInput, NotFound, Refused
 from models.keys import ApiKeyScope
 from models.moving.move import Move, Moved
+from models.organism.file import OrganismFile
 from models.runs import rebuild as runs_again
 from models.store import database
 from models.store.database import Key, Row
@@ -99,12 +100,15 @@ def serve(
     # Looked at here too, so that what is wrong is refused before anything is started.
     settings.signing_key()
     TrustedDocuments.load(settings.trusted_documents, mode=settings.trusted_documents_mode)
+    _check_organism(settings)
 
     async def prepare(parts: Running) -> None:
         await _first_admin(settings, parts)
         if settings.demo:
             with _bar("Loading demo data") as progress:
                 await demo.load(parts.services, progress=progress)
+        if parts.services.organism.path is not None:
+            await parts.services.organism.apply(now=datetime.now(UTC))
 
     _run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
 
@@ -306,6 +310,16 @@ def _bar(title: str) -> Iterator[Callable[[str, float], None]]:
     with Progress(console=out, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda what, done: bar.update(task, description=f"{title}: {what}", completed=done)
+
+
+def _check_organism(settings: Settings) -> None:
+    if settings.organism_file is None:
+        return
+    try:
+        OrganismFile(settings.organism_file).read()
+    except BadInput as error:
+        faults = "\n".join(fault.message for fault in error.faults)
+        raise Refused(f"ORGANISM_FILE {settings.organism_file} cannot be applied.\n{faults}") from None
 
 
 async def _first_admin(settings: Settings, parts: Running) -> None:

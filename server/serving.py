@@ -19,7 +19,7 @@ from server import application, metrics
 from server.application import Running
 from server.mongod import Mongod
 from server.protocol import Protocol, SocketProtocol
-from server.settings import Settings
+from server.settings import Settings, load
 
 # In-flight requests and the database must end before a process manager loses its patience, most often after 10 s.
 _GRACE_S: Final = 6
@@ -78,10 +78,26 @@ async def serve(
         if settings.workers == 1:
             await uvicorn.Server(config).serve([listener])
         else:
-            parent = Multiprocess(config, [listener])
+            parent = _Workers(config, [listener])
             await asyncio.to_thread(parent.run)
             if any(process.exitcode == STARTUP_FAILURE for process in parent.processes):
                 raise Refused("A worker could not start, so all have stopped. The log says why.")
+
+
+class _Workers(Multiprocess):
+    """Workers under one parent."""
+
+    def handle_hup(self) -> None:
+        """Have a worker apply the organism's file, where there is one; uvicorn would replace them all.
+
+        Once is enough: what is applied is stored. One that is still starting would die of the signal.
+        """
+        if not load().organism_file:
+            super().handle_hup()
+        elif ready := next((each.pid for each in self.processes if each.is_ready() and each.pid), None):
+            os.kill(ready, signal.SIGHUP)
+        else:
+            self.signal_queue.append(signal.SIGHUP)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from graph.execution.cost import DEFAULT, Limits
+from models.agents.declared import without_secrets
 from models.errors import Refused
 
 _SHORTEST_SECRET = 32
@@ -183,8 +184,8 @@ class Settings(BaseSettings):
 
     organism_file: Path | None = Field(
         default=None,
-        description="A YAML file that declares the organism: agents, capabilities, default budget, alert rules. Applied "
-        "at start, by `reloadOrganism` and on SIGHUP.",
+        description="A YAML file that declares the organism: agents, capabilities, default budget, alert rules. It is "
+        "applied at start, by `reloadOrganism` and on SIGHUP.",
     )
 
     metrics: bool = Field(default=False, description="Whether /metrics answers Prometheus.")
@@ -258,6 +259,19 @@ class Settings(BaseSettings):
             return {"introspection": True, "playground": True} | values
         return values
 
+    def shown(self) -> list[dict[str, Any]]:
+        """Give all settings as operators may see them."""
+        return [
+            {
+                "name": name.upper(),
+                "value": _shown(value := getattr(self, name)),
+                "secret": "SecretStr" in str(field.annotation),
+                "given": value is not None and value != (),
+                "description": field.description or "",
+            }
+            for name, field in type(self).model_fields.items()
+        ]
+
     @property
     def limits(self) -> Limits:
         """The most that one operation may ask for."""
@@ -328,6 +342,15 @@ def load() -> Settings:
         message = fault["msg"].removeprefix("Value error, ")
         name = str(fault["loc"][0]).upper() if fault["loc"] else ""
         raise Refused(f"{name}: {message}." if name else f"{message}.") from None
+
+
+def _shown(value: object) -> str | None:
+    if value is None or value == () or isinstance(value, SecretStr):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    values = value if isinstance(value, tuple) else (str(value),)
+    return ", ".join(without_secrets(each) if "://" in each else each for each in values)
 
 
 def _kept_key(path: Path) -> str:

@@ -49,6 +49,7 @@ class Server:
         self._reading: asyncio.Task[None] | None = None
         self.url = ""
         self.lines: deque[str] = deque(maxlen=10_000)
+        self._awaited: list[tuple[str, asyncio.Future[str]]] = []
 
     @property
     def settings(self) -> dict[str, str]:
@@ -104,12 +105,19 @@ class Server:
         self.signal(signal.SIGKILL)
         await self.ended()
 
+    def says(self, words: str) -> asyncio.Future[str]:
+        """Give the line of its log, from now on, that first has these words."""
+        line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._awaited.append((words, line))
+        return line
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
     async def ended(self) -> int:
+        """Wait for its end, and give its exit status."""
         """Wait until it has ended, and give its exit status."""
         assert self._process is not None
         assert self._reading is not None
@@ -122,6 +130,9 @@ class Server:
     async def _read(self, stderr: asyncio.StreamReader, said: asyncio.Future[dict[str, Any]]) -> None:
         async for line in stderr:
             self.lines.append(line.decode().rstrip())
+            for words, awaited in self._awaited:
+                if words in self.lines[-1] and not awaited.done():
+                    awaited.set_result(self.lines[-1])
             if not said.done() and '"event":"serving"' in self.lines[-1]:
                 said.set_result(json.loads(self.lines[-1]))
         if not said.done():

@@ -52,6 +52,7 @@ from models.alerts.signing import Signing
 from models.budgets.changing import Budgets
 from models.errors import BadInput
 from models.keys import ApiKeyScope
+from models.organism.file import OrganismFile
 from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store import database
@@ -140,6 +141,9 @@ async def company(store: Database) -> AsyncIterator[Company]:
             registration=registration,
             minting=Minting(),
             signing=Signing("0123456789abcdef0123456789abcdef"),
+            organism=OrganismFile(None),
+            configuration=(),
+            stop=lambda: 0,
             zone=ZONE,
         )
         admin, user, _ = (row["_id"] for row in people)

@@ -1,56 +1,482 @@
 """The organism: what its file declares, how it is applied, and what is refused."""
 
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
 import pytest
 
 from models.store.database import Database
-from tests.client import GraphQLErrors
+from tests import factories
+from tests.client import Client, GraphQLErrors
 from tests.factories import Person
+from tests.processes import Server, launch
+from tests.test_organism_file import WHOLE
 
 CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
-DECLARED = "{ agents { nodes { name isAgent peers { name } payloadTypes { name description schema example } } } }"
+DECLARED = """
+{ agents { nodes {
+  name description isAgent retiredAt peers { name } payloadTypes { name description schema example }
+} } }
+"""
+RELOAD = "mutation { reloadOrganism { organism { name revision } changes { part name kind fields } } }"
+OVERVIEW = """
+{ organism {
+  name description revision appliedAt
+  counts { agents listeners capabilities alertRules }
+  lastChanges { part name kind }
+  agents(first: 1) {
+    totalCount pageInfo { endCursor } nodes { agent { name } description endpoint capabilities { name } }
+  }
+  configuration { name value secret given description }
+} }
+"""
+RULES = "{ alertRules { id name threshold agent { name } percents } }"
 
 
-async def declare(store: Database, name: str, *, peers: tuple[str, ...] = ()) -> None:
-    keys = [row["_id"] async for row in store.handle["agents"].find({"name": {"$in": peers}})]
-    schema = '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}'
-    said = {
-        "is_agent": False,
-        "description": "",
-        "peers": keys,
-        "payload_types": [{"name": "task", "description": "Work.", "schema": schema, "example": '{"a": [1, null]}'}],
-        "endpoint": None,
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the place of the file that the servers of this module apply."""
+    path = tmp_path_factory.mktemp("organism") / "organism.yaml"
+    write(path, "name: Nobody yet")
+    return path
+
+
+@pytest.fixture(scope="module")
+async def servers(mongodb_uri: str, bound: Database, path: Path) -> AsyncIterator[list[Server]]:
+    """Run two servers on one database and one file."""
+    key = {"SECRET_KEY": "0123456789abcdef0123456789abcdef01", "ORGANISM_FILE": str(path)}
+    async with Server(mongodb_uri, **key) as one, Server(mongodb_uri, **key) as other:
+        yield [one, other]
+
+
+@pytest.fixture
+async def operator(servers: list[Server], session: aiohttp.ClientSession, store: Database, path: Path) -> Person:
+    """Give an admin at the first server; the file is the whole one."""
+    write(path, WHOLE)
+    return await factories.sign_in_admin(Client(session, servers[0].graphql))
+
+
+def write(path: Path, text: str) -> None:
+    """Have the file say something else."""
+    path.write_text(text)
+
+
+def remove(path: Path) -> None:
+    """Take the file away."""
+    path.unlink()
+
+
+async def reload(client: Client) -> list[tuple[str, ...]]:
+    """Apply the file, and give what that has changed."""
+    changes = (await client.query(RELOAD))["reloadOrganism"]["changes"]
+    return [(each["part"], each["name"], each["kind"], *each["fields"]) for each in changes]
+
+
+async def declared(client: Client) -> dict[str, Any]:
+    """Give what is declared of each agent."""
+    return {each["name"]: each for each in (await client.query(DECLARED))["agents"]["nodes"]}
+
+
+ALL_NEW = [
+    ("AGENT", "Greeter", "ADDED"),
+    ("AGENT", "Scribe", "ADDED"),
+    ("ALERT_RULE", "Chatty", "ADDED"),
+    ("CAPABILITY", "translate", "ADDED"),
+    ("ORGANISM", "Harbour Desk", "ADDED"),
+]
+
+# ---------------------------------------------------------------- reads
+
+
+async def test_the_overview_shows_all_but_secrets(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+
+    organism = (await operator.client.query(OVERVIEW))["organism"]
+
+    assert (organism["name"], organism["description"], organism["revision"]) == ("Harbour Desk", "Answers guests.", 1)
+    assert organism["counts"] == {"agents": 1, "listeners": 1, "capabilities": 1, "alertRules": 1}
+    assert [(each["part"], each["name"], each["kind"]) for each in organism["lastChanges"]] == ALL_NEW
+    assert organism["agents"]["totalCount"] == 2
+    assert organism["agents"]["nodes"] == [
+        {
+            "agent": {"name": "Greeter"},
+            "description": "Says hello.",
+            "endpoint": "https://agents.example.com/inbox",
+            "capabilities": [{"name": "translate"}],
+        }
+    ]
+    settings = {each["name"]: each for each in organism["configuration"]}
+    assert settings["ORGANISM_FILE"]["value"] == str(path)
+    assert settings["WORKERS"]["value"] == "1"
+    assert settings["REGISTRATION_OPEN"]["value"] == "true"
+    for name in ("SECRET_KEY", "MONGODB_URI"):
+        assert (settings[name]["value"], settings[name]["secret"], settings[name]["given"]) == (None, True, True)
+    assert "0123456789abcdef" not in json.dumps(organism)
+    assert "greeter:secret" not in json.dumps(organism)
+
+
+async def test_the_rest_of_the_agents_is_a_page_further(operator: Person) -> None:
+    await reload(operator.client)
+    page = (await operator.client.query(OVERVIEW))["organism"]["agents"]["pageInfo"]["endCursor"]
+
+    data = await operator.client.query(
+        "query ($after: String) { organism { agents(after: $after) { nodes { agent { name } endpoint } } } }",
+        after=page,
+    )
+
+    assert data["organism"]["agents"]["nodes"] == [{"agent": {"name": "Scribe"}, "endpoint": None}]
+
+
+async def test_before_any_file_there_is_an_organism_without_a_name(admin: Person) -> None:
+    data = await admin.client.query(
+        "{ organism { name revision appliedAt agents { totalCount } } capabilities { name } }"
+    )
+
+    assert data == {
+        "organism": {"name": None, "revision": 0, "appliedAt": None, "agents": {"totalCount": 0}},
         "capabilities": [],
-        "retired_at": None,
     }
-    await store.handle["agents"].update_one({"name": name}, {"$set": {"declared": said}})
 
 
-async def test_an_agent_says_what_is_declared_of_it(store: Database, user: Person) -> None:
-    for name in ("Ear", "Mouth"):
-        await user.client.query(CREATE, name=name)
-    await declare(store, "Ear", peers=("Mouth",))
+async def test_capabilities_are_read_with_schema_example_and_agents(operator: Person) -> None:
+    await reload(operator.client)
+    fields = "name description schema example agents { name }"
 
-    ear, mouth = (await user.client.query(DECLARED))["agents"]["nodes"]
+    data = await operator.client.query(
+        f'{{ capabilities {{ {fields} }} capability(name: "translate") {{ {fields} }} none: capability(name: "x") {{ name }} }}'  # noqa: E501
+    )
 
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}
-    task = {"name": "task", "description": "Work.", "schema": schema, "example": {"a": [1, None]}}
-    assert ear == {"name": "Ear", "isAgent": False, "peers": [{"name": "Mouth"}], "payloadTypes": [task]}
-    assert mouth == {"name": "Mouth", "isAgent": True, "peers": [], "payloadTypes": []}
+    translate = {
+        "name": "translate",
+        "description": "Between languages.",
+        "schema": {"type": "object", "required": ["text"]},
+        "example": {"text": "Guten Tag"},
+        "agents": [{"name": "Greeter"}],
+    }
+    assert data == {"capabilities": [translate], "capability": translate, "none": None}
+
+
+# ---------------------------------------------------------------- applying
+
+
+async def test_a_file_registers_its_agents(operator: Person) -> None:
+    changes = await reload(operator.client)
+
+    assert changes == ALL_NEW
+    agents = await declared(operator.client)
+    task = {
+        "name": "task",
+        "description": "Work to do.",
+        "schema": {"type": "object", "properties": {"text": {"type": "string"}}},
+        "example": {"text": "Hello"},
+    }
+    assert agents == {
+        "Greeter": {
+            "name": "Greeter", "description": "Says hello.", "isAgent": True, "retiredAt": None,
+            "peers": [{"name": "Scribe"}], "payloadTypes": [task],
+        },
+        "Scribe": {
+            "name": "Scribe", "description": "", "isAgent": False, "retiredAt": None,
+            "peers": [], "payloadTypes": [task],
+        },
+    }  # fmt: skip
+    rules = (await operator.client.query(RULES))["alertRules"]
+    chatty = next(each for each in rules if each["name"] == "Chatty")
+    assert (chatty["threshold"], chatty["agent"], chatty["percents"]) == ("100", {"name": "Scribe"}, [80, 100])
+
+
+async def test_an_agent_that_is_known_already_joins_and_stays_who_it_is(operator: Person) -> None:
+    before = (await operator.client.query(CREATE, name="Greeter"))["createAgent"]["agent"]["id"]
+
+    assert ("AGENT", "Greeter", "ADDED") in await reload(operator.client)
+
+    found = (await operator.client.query('{ agent(by: {name: "Greeter"}) { id owner { email } description } }'))[
+        "agent"
+    ]
+    assert found == {"id": before, "owner": {"email": operator.email}, "description": "Says hello."}
+
+
+async def test_to_apply_it_again_changes_nothing(operator: Person) -> None:
+    await reload(operator.client)
+
+    assert await reload(operator.client) == []
+    assert (await operator.client.query("{ organism { revision } }"))["organism"]["revision"] == 1
+
+
+async def test_what_is_different_is_changed_and_told(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+    changed = WHOLE.replace("Says hello.", "Greets.").replace("maxTokens: 50000", "maxTokens: 60000")
+    write(
+        path,
+        changed.replace("threshold: 100", "threshold: 200")
+        .replace("Between languages.", "Languages.")
+        .replace("isAgent: false", "peers: [Greeter]"),
+    )
+
+    changes = await reload(operator.client)
+
+    assert changes == [
+        ("AGENT", "Greeter", "CHANGED", "description"),
+        ("AGENT", "Scribe", "CHANGED", "isAgent", "peers"),
+        ("ALERT_RULE", "Chatty", "CHANGED", "threshold"),
+        ("CAPABILITY", "translate", "CHANGED", "description"),
+        ("ORGANISM", "Harbour Desk", "CHANGED", "threadTokens"),
+    ]
+    agents = await declared(operator.client)
+    assert agents["Greeter"]["description"] == "Greets."
+    assert agents["Scribe"]["peers"] == [{"name": "Greeter"}]
+
+
+async def test_a_description_that_somebody_wrote_stays(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+    await operator.client.query(
+        'mutation { updateAgent(input: {agent: {name: "Greeter"}, description: "Mine."}) { agent { id } } }'
+    )
+    write(path, WHOLE.replace("Says hello.", "Greets."))
+
+    await reload(operator.client)
+
+    assert (await declared(operator.client))["Greeter"]["description"] == "Mine."
+    agents = (await operator.client.query(OVERVIEW))["organism"]["agents"]["nodes"]
+    assert agents[0]["description"] == "Greets."
+
+
+async def test_what_is_gone_is_retired_and_comes_back_as_it_was(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+    before = {each["name"]: each["id"] for each in (await operator.client.query(RULES))["alertRules"]}
+    key = (await operator.client.query('{ agent(by: {name: "Scribe"}) { id } }'))["agent"]["id"]
+    write(path, "name: Harbour Desk\ndescription: Answers guests.\nbudget: {maxTokens: 50000}")
+
+    assert await reload(operator.client) == [
+        ("AGENT", "Greeter", "REMOVED"),
+        ("AGENT", "Scribe", "REMOVED"),
+        ("ALERT_RULE", "Chatty", "REMOVED"),
+        ("CAPABILITY", "translate", "REMOVED"),
+    ]
+    agents = await declared(operator.client)
+    assert all(each["retiredAt"] for each in agents.values())
+    assert "Chatty" not in {each["name"] for each in (await operator.client.query(RULES))["alertRules"]}
+    assert (await operator.client.query(OVERVIEW))["organism"]["agents"]["totalCount"] == 0
+
+    write(path, WHOLE)
+    assert await reload(operator.client) == ALL_NEW[:4]
+    assert (await operator.client.query('{ agent(by: {name: "Scribe"}) { id retiredAt } }'))["agent"] == {
+        "id": key, "retiredAt": None,
+    }  # fmt: skip
+    assert before == {each["name"]: each["id"] for each in (await operator.client.query(RULES))["alertRules"]}
+
+
+async def test_a_retired_agent_may_be_renamed_and_deleted(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+    write(path, "name: Harbour Desk")
+    await reload(operator.client)
+
+    await operator.client.query('mutation { deleteAgent(input: {agent: {name: "Scribe"}}) { deletedId } }')
+
+    write(path, WHOLE)
+    assert ("AGENT", "Scribe", "ADDED") in await reload(operator.client)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+async def test_a_bad_file_changes_nothing_and_says_all_that_is_wrong(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+    before = await operator.client.query(OVERVIEW)
+    write(path, WHOLE.replace("peers: [Scribe]", "peers: [Nobody]").replace("threshold: 100", "threshold: 0"))
+
+    with pytest.raises(GraphQLErrors) as refused:
+        await reload(operator.client)
+
+    assert (refused.value.code, refused.value.field) == ("BAD_USER_INPUT", "agents.0.peers.0")
+    assert refused.value.errors[0]["extensions"]["fields"] == [
+        {
+            "path": ["agents", 0, "peers", 0],
+            "code": "INVALID",
+            "message": "Line 14: There is no agent 'Nobody' in this file.",
+        },
+        {
+            "path": ["alertRules", 0, "threshold"],
+            "code": "INVALID",
+            "message": "Line 30: Input should be greater than 0",
+        },
+    ]
+    assert await operator.client.query(OVERVIEW) == before
+
+
+async def test_a_file_that_is_not_there_is_told(operator: Person, path: Path) -> None:
+    remove(path)
+
+    with pytest.raises(GraphQLErrors) as refused:
+        await reload(operator.client)
+
+    assert (refused.value.code, refused.value.field) == ("BAD_USER_INPUT", "file")
+    assert refused.value.message == "The file cannot be read: No such file or directory."
+
+
+async def test_without_a_file_there_is_nothing_to_reload(admin: Person) -> None:
+    with pytest.raises(GraphQLErrors) as refused:
+        await admin.client.query(RELOAD)
+
+    assert (refused.value.code, refused.value.field) == ("CONFLICT", None)
+
+
+async def test_more_rules_than_there_may_be_change_nothing(operator: Person, store: Database) -> None:
+    await store.handle["alert_rules"].insert_many([{"name": f"r{n}", "enabled": False} for n in range(1000)])
+
+    with pytest.raises(GraphQLErrors) as refused:
+        await reload(operator.client)
+
+    assert refused.value.code == "CONFLICT"
+    assert await declared(operator.client) == {}
+    assert (await operator.client.query("{ organism { revision } }"))["organism"]["revision"] == 0
 
 
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ('updateAgent(input: {agent: {name: "Ear"}, name: "Nose"}) { agent { id } }', "name"),
-        ('deleteAgent(input: {agent: {name: "Ear"}}) { deletedId }', "agent"),
+        ('updateAgent(input: {agent: {name: "Scribe"}, name: "Nose"}) { agent { id } }', "name"),
+        ('deleteAgent(input: {agent: {name: "Scribe"}}) { deletedId }', "agent"),
     ],
 )
-async def test_a_declared_agent_keeps_its_name(store: Database, user: Person, change: str, field: str) -> None:
-    await user.client.query(CREATE, name="Ear")
-    await declare(store, "Ear")
+async def test_a_declared_agent_keeps_its_name(operator: Person, change: str, field: str) -> None:
+    await reload(operator.client)
+    before = await declared(operator.client)
 
     with pytest.raises(GraphQLErrors) as refused:
-        await user.client.query(f"mutation {{ {change} }}")
+        await operator.client.query(f"mutation {{ {change} }}")
 
     assert (refused.value.code, refused.value.field) == ("CONFLICT", field)
-    assert (await user.client.query("{ agents { nodes { name } } }"))["agents"]["nodes"] == [{"name": "Ear"}]
+    assert await declared(operator.client) == before
+
+
+@pytest.mark.parametrize("change", ["updateAlertRule", "deleteAlertRule"])
+async def test_a_declared_rule_is_changed_in_the_file_alone(operator: Person, change: str) -> None:
+    await reload(operator.client)
+    before = (await operator.client.query(RULES))["alertRules"]
+    rule = next(each["id"] for each in before if each["name"] == "Chatty")
+    selection = "enabled: false}) { alertRule { id } }" if change == "updateAlertRule" else "}) { deletedId }"
+
+    with pytest.raises(GraphQLErrors) as refused:
+        await operator.client.query(f'mutation {{ {change}(input: {{id: "{rule}", {selection} }}')
+
+    assert (refused.value.code, refused.value.field) == ("CONFLICT", "id")
+    assert (await operator.client.query(RULES))["alertRules"] == before
+
+
+async def test_only_operators_see_capabilities(operator: Person) -> None:
+    await reload(operator.client)
+    every = [scope for scope in ("COLLECT", "READ", "MANAGE") if scope]
+    agent = await factories.api_key(operator, *every)
+    key = await factories.api_key(operator, "OPERATE")
+
+    refused = await agent.execute('{ organism { name } capabilities { name } capability(name: "translate") { name } }')
+
+    assert refused.codes == ["FORBIDDEN"] * 3
+    assert refused.body["data"] == {"organism": None, "capabilities": None, "capability": None}
+    assert (await key.query("{ capabilities { name } }"))["capabilities"] == [{"name": "translate"}]
+    assert await reload(key) == []
+
+
+# ---------------------------------------------------------------- many processes
+
+
+async def test_what_one_process_has_applied_the_other_knows(
+    operator: Person, servers: list[Server], session: aiohttp.ClientSession
+) -> None:
+    other = Client(session, servers[1].graphql, operator.access_token)
+
+    await reload(operator.client)
+
+    assert (await other.query("{ organism { name } }"))["organism"]["name"] == "Harbour Desk"
+    assert set(await declared(other)) == {"Greeter", "Scribe"}
+    assert await reload(other) == []
+
+
+async def test_processes_that_apply_it_at_once_end_as_one(
+    operator: Person, servers: list[Server], session: aiohttp.ClientSession, store: Database
+) -> None:
+    clients = [Client(session, server.graphql, operator.access_token) for server in servers]
+
+    for _ in range(5):
+        told = await asyncio.gather(*(reload(clients[n % 2]) for n in range(8)))
+
+        assert sorted(map(len, told)) == [0] * 7 + [5]
+        assert await store.handle["agents"].count_documents({}) == 2
+        for name in ("agents", "organism", "alert_rules"):
+            await store.handle[name].delete_many({})
+
+
+async def test_sighup_applies_the_file(operator: Person, servers: list[Server], path: Path) -> None:
+    applied = servers[0].says('"organism applied"')
+    servers[0].signal(signal.SIGHUP)
+    await applied
+
+    assert set(await declared(operator.client)) == {"Greeter", "Scribe"}
+
+    write(path, "name: 5")
+    refused = servers[0].says('"organism not applied"')
+    servers[0].signal(signal.SIGHUP)
+    assert "Line 1: Input should be a valid string" in await refused
+    assert set(await declared(operator.client)) == {"Greeter", "Scribe"}
+
+
+async def test_sighup_applies_the_file_where_there_are_workers(
+    mongodb_uri: str, session: aiohttp.ClientSession, store: Database, path: Path
+) -> None:
+    write(path, "name: Harbour Desk")
+    async with Server(mongodb_uri, "--workers", "2", ORGANISM_FILE=str(path)) as server:
+        admin = await factories.sign_in_admin(Client(session, server.graphql))
+        assert (await admin.client.query("{ organism { name } }"))["organism"]["name"] == "Harbour Desk"
+        write(path, WHOLE)
+
+        applied = server.says('"organism applied"')
+        server.signal(signal.SIGHUP)
+        await applied
+
+        assert set(await declared(admin.client)) == {"Greeter", "Scribe"}
+        assert (await admin.client.query("{ organism { revision } }"))["organism"]["revision"] == 2
+        assert await server.stop() == 0
+
+
+async def test_a_server_does_not_start_with_a_bad_file(mongodb_uri: str, path: Path) -> None:
+    write(path, "name: x\nagnets: []\nbudget: 5")
+
+    process = await launch(
+        "serve", MONGODB_URI=mongodb_uri, SECRET_KEY="0" * 8 + "123456789abcdef" * 2, ORGANISM_FILE=str(path)
+    )
+    _, stderr = await process.communicate()
+
+    assert process.returncode == 1
+    assert stderr.decode().splitlines()[-3:] == [
+        f"agenthub: ORGANISM_FILE {path} cannot be applied.",
+        "Line 2: There is no key `agnets` here. Leave it out, or mend its spelling.",
+        "Line 3: A mapping of keys to values is expected here.",
+    ]
+
+
+# ---------------------------------------------------------------- stop
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("over", ["http", "websocket"])
+async def test_an_admin_stops_the_whole_server_and_has_the_answer_first(
+    mongodb_uri: str, session: aiohttp.ClientSession, store: Database, workers: int, over: str
+) -> None:
+    async with Server(mongodb_uri, "--workers", str(workers)) as server:
+        admin = await factories.sign_in_admin(Client(session, server.graphql))
+        document = "mutation { stopServer { processes } }"
+
+        if over == "http":
+            data = await admin.client.query(document)
+        else:
+            async with admin.client.subscribe(document) as events:
+                data = await anext(events)
+
+        assert data == {"stopServer": {"processes": workers}}
+        assert await server.ended() == 0

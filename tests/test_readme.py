@@ -16,6 +16,7 @@ from tests.processes import ROOT, Server
 README = (ROOT / "README.md").read_text()
 # Those of the page, in order.
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -23,7 +24,9 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """Run the demo company, embedded database and all, as `make run` does."""
     data = tmp_path_factory.mktemp("demo")
-    async with Server(None, "--demo", DATA_DIR=str(data)) as server:
+    organism = data / "organism.yaml"
+    organism.write_text(YAML[0])
+    async with Server(None, "--demo", DATA_DIR=str(data), ORGANISM_FILE=str(organism)) as server:
         yield server
 
 
@@ -44,7 +47,7 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, record, sheet = SHELL
+    sign_in, ask, report, record, reload, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
@@ -52,11 +55,16 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
     again = json.loads(await shell(report, demo, TOKEN=token))
 
     recorded = json.loads(await shell(record, demo, TOKEN=token))
+    reloaded = json.loads(await shell(reload, demo, TOKEN=token))
     exported = await shell(sheet, demo, TOKEN=token)
 
     assert exported.startswith("\ufeffname,description,")
     assert "Market Scout" in exported
-    assert asked["data"]["agents"]["totalCount"] == 60
+    assert asked["data"]["agents"]["totalCount"] == 62
+    assert reloaded["data"]["reloadOrganism"] == {
+        "organism": {"name": "Harbour Desk", "revision": 1, "counts": {"agents": 1, "listeners": 1}},
+        "changes": [],
+    }
     assert all(node["usage"]["totalTokens"] > 0 for node in asked["data"]["agents"]["nodes"])
     assert reported["data"]["collectUsage"]["accepted"] == 1
     assert again["data"]["collectUsage"]["duplicates"] == 1

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,6 +49,12 @@ def is_retired(agent: Mapping[str, Any]) -> bool:
     """Whether an agent, as stored, was declared once and is no more: nothing may be sent to it."""
     declared = agent.get("declared")
     return declared is not None and declared["retired_at"] is not None
+
+
+def without_secrets(url: str) -> str:
+    """Give scheme, host, port and path of a URL: credentials stand in what is left out."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def refuse_part(agent: Mapping[str, Any], *, field: str) -> None:

@@ -16,8 +16,9 @@ from models.alerts.rules import AlertRule
 from models.enums import DescribedEnum
 from models.errors import Conflict
 from models.organism.declaring import Declared, Member
-from models.store import database
+from models.store import database, pages
 from models.store.database import InsertOne, Key, Row, Session, Stored, UpdateOne
+from models.store.pages import Page, Window
 
 
 class ChangeKind(DescribedEnum):
@@ -28,7 +29,7 @@ class ChangeKind(DescribedEnum):
     REMOVED = "REMOVED", "It is declared no more: an agent is retired, and keeps its history; a rule is deleted."
 
 
-class Part(DescribedEnum):
+class OrganismPart(DescribedEnum):
     """What an organism has."""
 
     ORGANISM = "ORGANISM", "The organism itself: its name, description and default budget."
@@ -41,7 +42,7 @@ class Part(DescribedEnum):
 class Change:
     """One change that applying a file made; `fields`: what is different, of one that was there before."""
 
-    part: Part
+    part: OrganismPart
     name: str
     kind: ChangeKind
     fields: tuple[str, ...] = ()
@@ -84,10 +85,43 @@ async def find(*, session: Session | None = None) -> Row | None:
     return await database.collection(Organism).find_one({"_id": _ONLY}, session=session)
 
 
-async def members(organism: Row) -> Sequence[Row]:
-    """Read its agents, by name."""
-    found = await agents.by_keys(organism["members"])
-    return sorted(found.values(), key=lambda row: row["name_folded"])
+async def page(members: Sequence[Key], *, window: Window) -> Page:
+    """Read one page of its agents, by name."""
+    where = {"_id": {"$in": list(members)}}
+    return await pages.read(
+        database.collection(Agent), where, order=agents.BY_NAME, window=window, projection={"words": 0}
+    )
+
+
+async def capabilities(names: Sequence[str]) -> Mapping[str, Row]:
+    """Find capabilities by name; a name that finds nothing is left out."""
+    organism = await find()
+    found = {each["name"]: each for each in (organism["capabilities"] if organism else ())}
+    return {name: found[name] for name in names if name in found}
+
+
+async def able(names: Sequence[str]) -> Mapping[str, Sequence[Row]]:
+    """Find the agents that have each capability, by name."""
+    organism = await find()
+    where = {"_id": {"$in": organism["members"] if organism else []}, "declared.capabilities": {"$in": list(names)}}
+    cursor = database.collection(Agent).find(where, {"words": 0}).sort(agents.BY_NAME.sort(backwards=False))
+    able: dict[str, list[Row]] = {name: [] for name in names}
+    async for row in cursor:
+        for name in able.keys() & set(row["declared"]["capabilities"]):
+            able[name].append(row)
+    return able
+
+
+async def counts(organism: Row | None) -> Row:
+    """Count what it has."""
+    members = {"_id": {"$in": organism["members"] if organism else []}}
+    rows = database.collection(Agent)
+    return {
+        "agents": await rows.count_documents({**members, "declared.is_agent": True}),
+        "listeners": await rows.count_documents({**members, "declared.is_agent": False}),
+        "capabilities": len(organism["capabilities"]) if organism else 0,
+        "alert_rules": await database.collection(AlertRule).count_documents({"declared": True}),
+    }
 
 
 # ---------------------------------------------------------------- writes
@@ -98,7 +132,6 @@ async def apply(declared: Declared, *, now: datetime) -> Sequence[Row]:
 
     What is so already is left alone: applying a file again, or by several processes at once, changes nothing more.
     """
-
     commit = Key()
 
     async def body(session: Session) -> Sequence[Row]:
@@ -132,16 +165,16 @@ def _own(declared: Declared, before: Row | None) -> tuple[dict[str, Any], list[C
     changes = []
     if before is None or changed:
         kind = ChangeKind.ADDED if before is None else ChangeKind.CHANGED
-        changes.append(Change(Part.ORGANISM, declared.name, kind, changed))
+        changes.append(Change(OrganismPart.ORGANISM, declared.name, kind, changed))
     changes += _compared(
-        Part.CAPABILITY,
+        OrganismPart.CAPABILITY,
         {each["name"]: each for each in (before["capabilities"] if before else ())},
         {each["name"]: each for each in capabilities},
     )
     return {**own, "capabilities": capabilities}, changes
 
 
-def _compared(part: Part, before: Mapping[str, Row], after: Mapping[str, Row]) -> list[Change]:
+def _compared(part: OrganismPart, before: Mapping[str, Row], after: Mapping[str, Row]) -> list[Change]:
     changes = [Change(part, name, ChangeKind.ADDED) for name in after.keys() - before.keys()]
     changes += [Change(part, name, ChangeKind.REMOVED) for name in before.keys() - after.keys()]
     for name in before.keys() & after.keys():
@@ -168,7 +201,7 @@ async def _keep_agents(
             fresh = {"name": name, "description": member.description, "discipline": agents.by_name(name)}
             new = agents.row(fresh, owner=None, now=now, key=keys[name])
             writes.append(InsertOne({**new, "declared": said}))
-            changes.append(Change(Part.AGENT, name, ChangeKind.ADDED))
+            changes.append(Change(OrganismPart.AGENT, name, ChangeKind.ADDED))
             continue
         old = row.get("declared") or {}
         changed = tuple(field for field in said if old.get(field) != said[field])
@@ -178,11 +211,11 @@ async def _keep_agents(
                 UpdateOne({"_id": row["_id"]}, {"$set": {"declared": said, **_described(row, old, member, now=now)}})
             )
             kind = ChangeKind.CHANGED if is_member else ChangeKind.ADDED
-            changes.append(Change(Part.AGENT, name, kind, changed if is_member else ()))
+            changes.append(Change(OrganismPart.AGENT, name, kind, changed if is_member else ()))
     gone = sorted(members - set(keys.values()))
     async for row in rows.find({"_id": {"$in": gone}}, {"name": 1}, session=session):
         writes.append(UpdateOne({"_id": row["_id"]}, {"$set": {"declared.retired_at": now}}))
-        changes.append(Change(Part.AGENT, row["name"], ChangeKind.REMOVED))
+        changes.append(Change(OrganismPart.AGENT, row["name"], ChangeKind.REMOVED))
     if writes:
         await rows.bulk_write(writes, session=session)
     return keys, changes
@@ -215,7 +248,7 @@ async def _keep_rules(declared: Declared, keys: Mapping[str, Key], *, now: datet
         each["name"]: {**each, "agent": keys[each["agent"]] if each["agent"] is not None else None}
         for each in declared.alert_rules
     }
-    changes = _compared(Part.ALERT_RULE, before, after)
+    changes = _compared(OrganismPart.ALERT_RULE, before, after)
     for change in changes:
         await rules.declare(
             _rule_key(change.name), after.get(change.name), before=before.get(change.name), now=now, session=session

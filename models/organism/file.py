@@ -23,16 +23,16 @@ class OrganismFile:
 
         Raises `BadInput` with all that is wrong with it, each with its line, and has then changed nothing.
         """
+        # In a thread: the largest file takes a second.
+        return await applying.apply(await asyncio.to_thread(self.read), now=now)
+
+    def read(self) -> Declared:
+        """Read the file and check it. Raises `BadInput`, and `Conflict` where there is none."""
         if self.path is None:
             raise Conflict("There is no file to load: ORGANISM_FILE is not set.")
-        # In a thread: the largest file takes a second.
-        return await applying.apply(await asyncio.to_thread(_read, self.path), now=now)
-
-
-def _read(path: Path) -> Declared:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise BadInput.at("file", f"The file cannot be read: {error.strerror}.") from None
-    return declared(content)
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+        except OSError as error:
+            raise BadInput.at("file", f"The file cannot be read: {error.strerror}.") from None
+        return declared(content)
