@@ -189,7 +189,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             budgets = Budgets(tell=budgeted.crossed, reopen=budgeted.reopened, told=live.look)
             services = Services(
                 commits=commits,
-                counting=Counting(settings.zone, price=prices.price, raised=live.look),
+                counting=Counting(settings.zone, price=prices.price, budgets=budgets, raised=live.look),
                 snapshots=Snapshots(settings.zone, raised=live.look),
                 prices=prices,
                 budgets=budgets,

@@ -1,6 +1,7 @@
 """Usage as services report it: events one by one, or an agent as a whole."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Final, Self
@@ -10,12 +11,15 @@ from prometheus_client import Counter
 from strawberry import ID
 
 from graph.alerts import Discipline
+from graph.language import nodes
 from graph.language.describe import input_type, object_type
 from graph.language.enums import expose
 from graph.language.errors import spell
 from graph.language.scalars import BigInt
 from models import agents
+from models.budgets.kept import Scope
 from models.errors import BadInput
+from models.threads import conversations
 from models.usage import events
 from models.usage.events import Event, Outcome
 from models.usage.snapshots import Day, Snapshot
@@ -81,14 +85,18 @@ class UsageEventInput:
     user: ID | None = None
     """Who asked; your identifier, not ours."""
     thread: ID | None = None
-    """The thread it belongs to; your identifier, not ours."""
+    """The thread it belongs to: its id, or your own name for it. Where there is such a thread, its tokens count against
+    the thread's budget; else it is a note of yours."""
+    reservation: ID | None = None
+    """The reservation by which its tokens were held: it settles that, or adds to what is said of it. Together with
+    `settleTokens` the larger of the two counts against the budget, never both. An unknown id refuses the event."""
     parent: ID | None = None
     """The id of the event that caused this one."""
 
-    def read(self, source: str, refs: dict[str, agents.Ref]) -> Event | Outcome:
-        """Turn it into an event; an agent's id that cannot be read refuses the event.
+    def read(self, source: str, refs: dict[str, agents.Ref], budgets: dict[str, str | None]) -> Event | Outcome:
+        """Turn it into an event; an id that cannot be read refuses the event.
 
-        `refs` are the ids read so far: a batch is about few agents.
+        `refs` are the agents' ids read so far, `budgets` those that threads stand for: a batch is about few of either.
         """
         by = self.agent
         agent = refs.get(by.id) if isinstance(by.id, str) else None
@@ -101,7 +109,26 @@ class UsageEventInput:
                 refs[by.id] = agent
         labels = {label.key: label.value for label in self.labels} if self.labels else None
         # The names are the same on both sides: an event is what was said of it, and its source.
-        return Event.of({**vars(self), "source": source, "agent": agent, "labels": labels})
+        values = {**vars(self), "source": source, "agent": agent, "labels": labels}
+        if self.thread:
+            if self.thread not in budgets:
+                budgets[self.thread] = _budget(self.thread)
+            values["budget"] = budgets[self.thread]
+        if self.reservation is not None:
+            try:
+                values["reservation"] = nodes.decode(self.reservation, "Reservation", field="reservation")
+            except BadInput as error:
+                return events.rejected("reservation", error.message)
+        return Event.of(values)
+
+
+def _budget(thread: str) -> str | None:
+    """Name the budget of the thread that has this id, or this name; whether there is one, the counting finds out."""
+    with suppress(BadInput):
+        return Scope.thread(nodes.decode(thread, "Thread")).id
+    with suppress(BadInput):
+        return Scope.thread(conversations.named(thread).thread).id
+    return None
 
 
 @input_type
@@ -116,7 +143,8 @@ class CollectUsageInput:
     def read(self) -> list[Event | Outcome]:
         """Turn them into events, or what refuses them."""
         refs: dict[str, agents.Ref] = {}
-        return [event.read(self.source, refs) for event in self.events]
+        budgets: dict[str, str | None] = {}
+        return [event.read(self.source, refs, budgets) for event in self.events]
 
 
 @object_type

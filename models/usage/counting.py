@@ -1,12 +1,15 @@
-"""What a batch of events does to events, totals, days, hours, distinct ids and alerts, all in one transaction."""
+"""What a batch of events does to events, totals, days, hours, distinct ids, budgets and alerts, in one transaction."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from models import agents
+from models.budgets.changing import Budgets
+from models.budgets.kept import reservations
+from models.budgets.ledger import Spend
 from models.store import database, writes
 from models.store.database import Key, Row, Session
 from models.usage import crossings, events, reported, seen
@@ -23,12 +26,18 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Agents:
-    """The agents that some events name."""
+class _Named:
+    """What some events name: agents, and reservations with the budgets that they are part of."""
 
-    found: Mapping[agents.Ref, Key]
-    lost: Collection[agents.Ref]
-    """Ids that there is no agent with; a name that is new is registered."""
+    agents: Mapping[agents.Ref, Key]
+    reservations: Mapping[Key, Row]
+    refused: Mapping[int, Outcome]
+    """Events, by their identity, that name what there is not; an agent's name that is new is registered."""
+
+
+_NO_AGENT: Final = events.rejected("agent.id", "There is no agent with this id.", code="NOT_FOUND")
+_NO_RESERVATION: Final = events.rejected("reservation", "There is no such reservation.", code="NOT_FOUND")
+_OTHER_THREAD: Final = events.rejected("thread", "The reservation was made for another thread. Leave out `thread`.")
 
 
 class Counting:
@@ -39,6 +48,7 @@ class Counting:
         zone: ZoneInfo,
         *,
         price: Callable[[dict[str, Any]], None] = lambda _: None,
+        budgets: Budgets | None = None,
         raised: Callable[[], None] = lambda: None,
     ) -> None:
         """`zone`: whose days figures are kept by; `price` writes a cost into an event of which nobody has said one.
@@ -47,25 +57,37 @@ class Counting:
         """
         self.zone = zone
         self._price = price
+        self._budgets = budgets or Budgets()
         self._tell = raised
         self._raised = 0
 
     def committed(self) -> None:
         """Tell of alerts."""
+        self._budgets.committed()
         if self._raised:
             self._raised = 0
             self._tell()
 
-    async def prepare(self, items: Sequence[Batch]) -> _Agents:
-        """Find the agents that are named."""
+    async def prepare(self, items: Sequence[Batch]) -> _Named:
+        """Find what is named."""
         named = {event.agent for batch in items for event in batch.events}
         found = await agents.by_refs(list(named))
-        return _Agents(found, frozenset(ref for ref in named if isinstance(ref, Key) and ref not in found))
+        lost = {ref for ref in named if isinstance(ref, Key) and ref not in found}
+        held = {event.reservation for batch in items for event in batch.events if event.reservation is not None}
+        # None of them ever goes: what is found now is there in the transaction too.
+        there = await reservations(list(held)) if held else {}
+        refused: dict[int, Outcome] = {}
+        if lost or held:
+            for batch in items:
+                for event in batch.events:
+                    if reason := _refusal(event, lost, there):
+                        refused[id(event)] = reason
+        return _Named(found, there, refused)
 
     async def apply(
         self,
         items: Sequence[Batch],
-        prepared: _Agents,
+        prepared: _Named,
         *,
         commit: Key,
         again: bool,
@@ -81,30 +103,56 @@ class Counting:
         """
         keys = [event.key for batch in items for event in batch.events]
         # One whose agent is unknown may have been counted while there was one.
-        looks = again or bool(prepared.lost)
+        looks = again or bool(prepared.refused)
         known = await _known(keys, session=session) if looks else {}
         fresh: dict[str, tuple[Event, datetime]] = {}
         for batch in items:
             for event in batch.events:
-                if event.key not in known and event.agent not in prepared.lost:
+                if event.key not in known and id(event) not in prepared.refused:
                     fresh.setdefault(event.key, (event, batch.now))
-        found = await _agents(fresh.values(), prepared.found, now=items[-1].now, session=session)
+        found = await _agents(fresh.values(), prepared.agents, now=items[-1].now, session=session)
         rows = {key: event.row(found[event.agent], now=now, commit=commit) for key, (event, now) in fresh.items()}
         for row in rows.values():
             self._price(row)
+            if reservation := row.get("reservation"):
+                row["budget"] = prepared.reservations[reservation]["budget"]
         if rows:
             await self._count(list(rows.values()), session=session)
         if len(rows) == len(keys):
             return [[events.ACCEPTED] * len(batch.events) for batch in items]
-        return _outcomes(items, known=known, rows=rows, lost=prepared.lost, commit=commit)
+        return _outcomes(items, known=known, rows=rows, refused=prepared.refused, commit=commit)
 
     async def _count(self, rows: Sequence[dict[str, Any]], *, session: Session) -> None:
         tally = Tally()
         tally.count(rows, self.zone)
         tally.distinct(await seen.note(tally.claims, session=session))
+        if charged := [row for row in rows if "budget" in row]:
+            await self._charge(charged, session=session)
         await keep(tally, living=True, session=session)
         self._raised += await crossings.raise_for(tally, zone=self.zone, session=session)
         await writes.insert(UsageEvent, rows, session=session)
+
+    async def _charge(self, rows: Sequence[dict[str, Any]], *, session: Session) -> None:
+        spends = [
+            Spend(row["budget"], row.get("reservation"), row["prompt_tokens"], row["completion_tokens"], row["agent"])
+            for row in rows
+        ]
+        there = await self._budgets.spend(spends, session=session)
+        for row in rows:
+            # Its `thread` is none of ours.
+            if row["budget"] not in there:
+                del row["budget"]
+
+
+def _refusal(event: Event, lost: Collection[agents.Ref], there: Mapping[Key, Row]) -> Outcome | None:
+    if event.agent in lost:
+        return _NO_AGENT
+    if event.reservation is None:
+        return None
+    reservation = there.get(event.reservation)
+    if reservation is None:
+        return _NO_RESERVATION
+    return None if event.budget in {None, reservation["budget"]} else _OTHER_THREAD
 
 
 async def _known(keys: Sequence[str], *, session: Session) -> Mapping[str, Row]:
@@ -133,16 +181,17 @@ def _outcomes(
     *,
     known: Mapping[str, Row],
     rows: Mapping[str, Row],
-    lost: Collection[agents.Ref],
+    refused: Mapping[int, Outcome],
     commit: Key,
 ) -> Sequence[Sequence[Outcome]]:
     answered: set[str] = set()
-    no_agent = events.rejected("agent.id", "There is no agent with this id.", code="NOT_FOUND")
 
     def outcome(event: Event) -> Outcome:
-        stored = known.get(event.key) or (None if event.agent in lost else rows[event.key])
+        stored = known.get(event.key)
         if stored is None:
-            return no_agent
+            if reason := refused.get(id(event)):
+                return reason
+            stored = rows[event.key]
         # An earlier try of this very commit may have stored it: that makes it new, not a duplicate.
         if stored["commit"] == commit and event.key not in answered:
             answered.add(event.key)

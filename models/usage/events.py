@@ -54,6 +54,8 @@ class UsageEvent(Stored):
     user: str | None = None
     thread: str | None = None
     parent: str | None = None
+    budget: str | None = None
+    reservation: Key | None = None
     content: bytes
     commit: Key
 
@@ -152,6 +154,9 @@ class Event:
     user: str | None = None
     thread: str | None = None
     parent: str | None = None
+    budget: str | None = None
+    """The budget that it counts against, should there be one: that of the thread that `thread` may name."""
+    reservation: Key | None = None
     key: str = field(init=False)
     """Source and idempotency key."""
 
@@ -173,7 +178,7 @@ class Event:
             self.agent, self.at, self.model, self.provider, sorted(self.labels.items()) if self.labels else None,
             self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.cache_write_tokens,
             self.reasoning_tokens, self.messages, self.cost, self.latency_ms, self.conversation, self.user,
-            self.thread, self.parent,
+            self.thread, self.parent, self.reservation,
         )  # fmt: skip
         return hashlib.blake2b(orjson.dumps(said, default=str), digest_size=16).digest()
 
@@ -211,6 +216,8 @@ _SELDOM: Final = (
     "user",
     "thread",
     "parent",
+    "budget",
+    "reservation",
 )
 
 
