@@ -217,9 +217,9 @@ async def require(ref: Ref, *, field: str = "by", session: Session | None = None
     return row
 
 
-async def by_keys(keys: Sequence[Key]) -> Mapping[Key, Row]:
+async def by_keys(keys: Sequence[Key], *, session: Session | None = None) -> Mapping[Key, Row]:
     """Find many at once; deleted ones too, since what hangs on them still names them."""
-    rows = database.collection(Agent).find({"_id": {"$in": list(keys)}})
+    rows = database.collection(Agent).find({"_id": {"$in": list(keys)}}, session=session)
     return {row["_id"]: row async for row in rows}
 
 

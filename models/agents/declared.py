@@ -63,3 +63,11 @@ def refuse_part(agent: Mapping[str, Any], *, field: str) -> None:
         raise Conflict(
             "This agent is declared by the organism's file. Change the file and reload it instead.", field=field
         )
+
+
+def refuse_retired(agent: Mapping[str, Any], *, field: str) -> None:
+    """Raise `Conflict` for an agent that the organism's file named once and names no more."""
+    if is_retired(agent):
+        raise Conflict(
+            "This agent is retired: the organism's file names it no more. Nothing is sent to it or by it.", field=field
+        )

@@ -31,6 +31,7 @@ class AgentActivity(Stored):
     messages: int = 0
     last_activity_at: datetime | None = None
     current_thread: Key | None = None
+    current_message: Key | None = None
     paused_at: datetime | None = None
     failed: bool = False
     awaits: list[dict[str, Key]] = []
@@ -75,10 +76,15 @@ async def received(agent: Key, *, sender: Key | None, thread: Key, counted: bool
     return await _change(agent, changes, session)
 
 
-async def handed(agent: Key, *, thread: Key, session: Session) -> None:
-    """Note that a message was handed to an agent."""
-    changes = {"leased": _more("leased", 1), "last_activity_at": "$$NOW", "current_thread": thread}
-    await _change(agent, changes, session)
+async def handed(message: Row, *, session: Session) -> None:
+    """Note that a message was handed to its recipient."""
+    changes = {
+        "leased": _more("leased", 1),
+        "last_activity_at": "$$NOW",
+        "current_thread": message["thread"],
+        "current_message": message["_id"],
+    }
+    await _change(message["recipient"], changes, session)
 
 
 async def taken_back(agent: Key, *, count: int, leased: int, failed: bool | None, session: Session) -> Row:
@@ -86,10 +92,12 @@ async def taken_back(agent: Key, *, count: int, leased: int, failed: bool | None
 
     `failed`: whether the last one was given up; None leaves that as it was.
     """
+    is_last = {"$lte": ["$leased", leased]}
     changes: dict[str, Any] = {
         "queued": _more("queued", -count),
         "leased": _more("leased", -leased),
-        "current_thread": {"$cond": [{"$lte": ["$leased", leased]}, None, "$current_thread"]},
+        "current_thread": {"$cond": [is_last, None, "$current_thread"]},
+        "current_message": {"$cond": [is_last, None, "$current_message"]},
     }
     if failed is not None:
         changes |= {"failed": failed, "last_activity_at": "$$NOW"}

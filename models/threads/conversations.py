@@ -37,12 +37,13 @@ class ThreadFields(BaseModel):
 
 
 class Thread(Stored):
-    """One conversation."""
+    """One conversation; `handed` says which message was handed last to each participant."""
 
     key: str | None = None
     status: ThreadStatus = ThreadStatus.ACTIVE
     participants: list[Key] = []
     messages: int = 0
+    handed: dict[str, Key] = {}
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None = None
@@ -151,6 +152,12 @@ async def joined(thread: Row, agents: Collection[Key], *, session: Session) -> N
         },
         session=session,
     )
+
+
+async def handed(message: Row, *, session: Session) -> None:
+    """Note that a message was handed to its recipient."""
+    change = {"$set": {f"handed.{message['recipient']}": message["_id"]}, "$currentDate": {"updated_at": True}}
+    await database.collection(Thread).update_one({"_id": message["thread"]}, change, session=session)
 
 
 async def stirred(thread: Key, *, session: Session) -> None:
