@@ -85,7 +85,7 @@ class Authenticator:
                 found[viewer] = replace(viewer, role=Role[row["person"]["role"]]) if row else None
             elif viewer.api_key is not None:
                 row = usable.get(viewer.api_key)
-                found[viewer] = replace(viewer, scopes=_scopes(row)) if row else None
+                found[viewer] = replace(viewer, scopes=_scopes(row), agent=row.get("agent")) if row else None
         return found
 
     async def _by_token(self, token: str, *, now: datetime) -> Viewer:
@@ -104,7 +104,7 @@ class Authenticator:
             raise Unauthenticated("This API key is unknown, revoked or expired.")
         if row["last_used_at"] is None or now - row["last_used_at"] > _NOTED_EVERY:
             await keys.used(row["_id"], now=now)
-        return Viewer(api_key=row["_id"], scopes=_scopes(row), expires_at=row["expires_at"])
+        return Viewer(api_key=row["_id"], scopes=_scopes(row), agent=row.get("agent"), expires_at=row["expires_at"])
 
 
 def _scopes(row: Row) -> frozenset[ApiKeyScope]:

@@ -50,6 +50,14 @@ rule_keepers = Permission(
     "rule_keepers", "For admins and API keys with scope MANAGE.", _admin_or_scope(ApiKeyScope.MANAGE)
 )
 operators = Permission("operators", "For admins and API keys with scope OPERATE.", _admin_or_scope(ApiKeyScope.OPERATE))
+agents_themselves = Permission(
+    "agents_themselves", "For API keys of an agent.", lambda viewer: viewer.agent is not None
+)
+agents_and_operators = Permission(
+    "agents_and_operators",
+    "For API keys of an agent, and for admins and API keys with scope OPERATE.",
+    lambda viewer: agents_themselves.test(viewer) or operators.test(viewer),
+)
 
 
 def owner_limit(viewer: Viewer) -> Key | None:

@@ -12,13 +12,14 @@ from models.users import Role
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who is asking. Nobody, when neither `user` nor `api_key` is set."""
+    """Who is asking. Nobody, when neither `user` nor `api_key` is set; an agent, when its key was shown."""
 
     user: Key | None = None
     role: Role | None = None
     session: Key | None = None
     api_key: Key | None = None
     scopes: frozenset[ApiKeyScope] = frozenset()
+    agent: Key | None = None
     expires_at: datetime | None = None
 
     @property

@@ -10,8 +10,9 @@ import strawberry
 from strawberry import ID, UNSET, Maybe, Private
 
 import graph.runs.recorded
+import graph.threads
 import graph.users
-from auth.permissions import Permission, readers
+from auth.permissions import Permission, operators, readers
 from graph.alerts import LIST, Alert, Discipline
 from graph.context import Context, Info
 from graph.language import nodes, pages
@@ -20,6 +21,7 @@ from graph.language.enums import expose
 from graph.language.nodes import Node
 from graph.language.pages import After, Connection, First
 from graph.language.rows import reader
+from graph.language.scalars import BigInt
 from graph.payloads import PayloadType
 from graph.ratings import Rating, RatingSummary
 from graph.runs.metrics import RunDay, RunMetrics, timeline
@@ -31,16 +33,19 @@ from models.errors import BadInput, NotFound
 from models.runs.figures import Owner
 from models.store.database import Key, Row
 from models.store.pages import Order
+from models.threads import activity
 from models.usage import days as kept
 
 if TYPE_CHECKING:
     from graph.runs.recorded import AgentVersion, Run
+    from graph.threads import Thread
     from graph.users import User
 
 AgentStatus = expose(agents.AgentStatus)
 AuditStatus = expose(agents.AuditStatus)
 AgentOrderField = expose(agents.AgentOrderField)
 Direction = expose(agents.Direction)
+AgentState = expose(activity.AgentState)
 
 
 @object_type
@@ -109,6 +114,47 @@ class Agent(Node):
         """Give when it was taken out of the organism's file: nothing can be sent to it then; null otherwise."""
         at: datetime | None = self._declared.get("retired_at")
         return at
+
+    @reading()
+    async def state(self, info: Info) -> AgentState:  # type: ignore[valid-type]  # mypy takes it for a variable
+        """Say what it is doing."""
+        return activity.state(await info.context.find(activity.by_agents, self.key))
+
+    @reading()
+    async def queue_depth(self, info: Info) -> int:
+        """Count the messages that it has not answered yet: those that wait, and those that it holds."""
+        row = await info.context.find(activity.by_agents, self.key)
+        return row["queued"] if row else 0
+
+    @reading()
+    async def current_thread(self, info: Info) -> Annotated["Thread", strawberry.lazy("graph.threads")] | None:
+        """Give the thread of the message that was handed to it last.
+
+        Null while it holds none, and for an agent's key where that agent takes no part in it.
+        """
+        row = await info.context.find(activity.by_agents, self.key)
+        return await graph.threads.find(info, row["current_thread"]) if row else None
+
+    @reading()
+    async def last_activity_at(self, info: Info) -> datetime | None:
+        """Give when it last sent a message, was handed one or answered one; null when it never has."""
+        row = await info.context.find(activity.by_agents, self.key)
+        return row["last_activity_at"] if row else None
+
+    @reading()
+    async def message_count(self, info: Info) -> BigInt:
+        """Count the messages that it has sent or been sent."""
+        row = await info.context.find(activity.by_agents, self.key)
+        return BigInt(row["messages"] if row else 0)
+
+    @reading("declared.endpoint")
+    async def endpoint_secret(self, info: Info) -> str | None:
+        """Give the secret that its endpoint checks signatures with, as Standard Webhooks has it.
+
+        Null without an endpoint, and for whoever is no operator.
+        """
+        shown = operators.test(info.context.viewer) and self._declared.get("endpoint")
+        return info.context.services.signing.secret(self.key, of="agent") if shown else None
 
     @reading("owner")
     async def owner(self, info: Info) -> Annotated["User", strawberry.lazy("graph.users")] | None:

@@ -71,7 +71,7 @@ class AlertRule(Node):
     async def webhook_secret(self, info: Info) -> str | None:
         """Give the secret that a receiver checks webhooks with, as Standard Webhooks has it; null without WEBHOOK."""
         wanted = rules.AlertChannel.WEBHOOK in self.channels
-        return info.context.services.signing.secret(self.key) if wanted else None
+        return info.context.services.signing.secret(self.key, of="alert rule") if wanted else None
 
     @field
     async def agent(self, info: Info) -> LazyAgent | None:

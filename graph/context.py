@@ -20,6 +20,8 @@ from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store.commits import Commits
 from models.store.live import Live
+from models.threads.inboxes import Inboxes
+from models.threads.messaging import Messaging
 from models.usage.counting import Counting
 from models.usage.snapshots import Snapshots
 
@@ -40,6 +42,8 @@ class Services:
     budgets: Budgets
     default_thread_tokens: int
     live: Live
+    messaging: Messaging
+    inboxes: Inboxes
     signin: SignIn
     registration: Registration
     minting: Minting

@@ -1,20 +1,27 @@
 """API keys as clients see them."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import strawberry
 from strawberry import ID, Private
 
+import graph.agents
 from auth.permissions import Permission, signed_in
-from graph.context import Context
-from graph.language.describe import input_type, object_type
+from graph.context import Context, Info
+from graph.language.describe import field, input_type, object_type
 from graph.language.enums import expose
 from graph.language.nodes import Node, key_of
 from graph.language.rows import reader
-from models import keys
+from models import agents, keys
 from models.store.database import Key, Row
 
+if TYPE_CHECKING:
+    from graph.agents import Agent, AgentBy
+
 ApiKeyScope = expose(keys.ApiKeyScope)
+LazyAgent = Annotated["Agent", strawberry.lazy("graph.agents")]
+LazyAgentBy = Annotated["AgentBy", strawberry.lazy("graph.agents")]
 
 
 @object_type
@@ -24,6 +31,7 @@ class ApiKey(Node):
     readable_by: ClassVar[Permission] = signed_in
 
     key: Private[Key]
+    agent_key: Private[Key | None]
     name: str
     """What it is for."""
     prefix: str
@@ -39,6 +47,12 @@ class ApiKey(Node):
     revoked_at: datetime | None
     """When it was revoked; null while it is good."""
 
+    @field
+    async def agent(self, info: Info) -> LazyAgent | None:
+        """Give the agent that speaks for itself by this key; null for a key of no agent."""
+        row = await info.context.find(agents.by_keys, self.agent_key)
+        return graph.agents.Agent.of(row) if row else None
+
     @classmethod
     def of(cls, row: Row) -> "ApiKey":
         """Shape a stored key."""
@@ -53,7 +67,7 @@ class ApiKey(Node):
         return cls.of(row)
 
 
-_api_key = reader(ApiKey)
+_api_key = reader(ApiKey, agent_key=lambda row: row.get("agent"))
 
 
 # ---------------------------------------------------------------- createApiKey
@@ -69,6 +83,9 @@ class CreateApiKeyInput:
     """What it may do, 1 to 4 scopes."""
     expires_at: datetime | None = None
     """When it ends; never, when left out."""
+    agent: LazyAgentBy | None = None
+    """The agent that is to speak for itself by it: yours, or any for an admin. Of threads and messages it reads its
+    own alone, whatever its scopes."""
 
 
 @object_type

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models import text
 from models.enums import DescribedEnum
@@ -27,13 +27,16 @@ FOR_ADMINS: Final = frozenset({ApiKeyScope.MANAGE, ApiKeyScope.OPERATE})
 
 
 class ApiKeyFields(BaseModel):
-    """What is written about a key."""
+    """What is written about a key; with an `agent` it is that agent's, which speaks for itself by it."""
 
     name: Annotated[str, text.Line(100)]
     scopes: Annotated[
         list[ApiKeyScope], Field(min_length=1, max_length=4), AfterValidator(lambda given: list(dict.fromkeys(given)))
     ]
     expires_at: datetime | None = None
+    agent: Key | None = None
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 class ApiKey(Stored, ApiKeyFields):
@@ -119,5 +122,5 @@ def _usable(which: Row, *, now: datetime) -> list[Row]:
         {"$lookup": {"from": "users", "localField": "owner", "foreignField": "_id", "as": "person"}},
         {"$unwind": "$person"},
         {"$match": {"person.active": True}},
-        {"$project": {"scopes": 1, "expires_at": 1, "last_used_at": 1, "role": "$person.role"}},
+        {"$project": {"scopes": 1, "expires_at": 1, "last_used_at": 1, "agent": 1, "role": "$person.role"}},
     ]

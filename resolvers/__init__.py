@@ -14,7 +14,7 @@ from resolvers.runs import RunMutations, RunQueries
 from resolvers.sessions import SessionMutations
 from resolvers.sheets import SheetMutations
 from resolvers.statistics import StatisticsQueries
-from resolvers.threads import ThreadQueries
+from resolvers.threads import ThreadMutations, ThreadQueries, ThreadSubscriptions
 from resolvers.usage import UsageMutations, UsageQueries
 from resolvers.users import UserMutations, UserQueries
 
@@ -60,9 +60,12 @@ Mutation = _root(
         BudgetMutations,
         AlertMutations,
         OrganismMutations,
+        ThreadMutations,
     ),
 )
 Subscription = _root(
-    "Subscription", "What can be watched, over WebSocket or server-sent events.", (AlertSubscriptions,)
+    "Subscription",
+    "What can be watched, over WebSocket or server-sent events.",
+    (AlertSubscriptions, ThreadSubscriptions),
 )
 ROOTS = Query, Mutation, Subscription

@@ -29,7 +29,12 @@ class KeyMutations:
         """Mint an API key. Its secret is in this answer and nowhere else."""
         context = info.context
         row, secret = await context.services.minting.mint(
-            context.viewer, name=input.name, scopes=input.scopes, expires_at=input.expires_at, now=context.now
+            context.viewer,
+            name=input.name,
+            scopes=input.scopes,
+            expires_at=input.expires_at,
+            agent=input.agent.ref("agent") if input.agent else None,
+            now=context.now,
         )
         return CreateApiKeyPayload(api_key=ApiKey.of(row), secret=secret)
 

@@ -59,7 +59,9 @@ from models.threads import budgeted
 from models.threads.activity import AgentActivity
 from models.threads.conversations import Thread
 from models.threads.events import ControlEvent
+from models.threads.inboxes import Inboxes
 from models.threads.messages import Message
+from models.threads.messaging import Messaging
 from models.usage import reported
 from models.usage.counting import Counting
 from models.usage.days import UsageHours, UsageMonth
@@ -81,6 +83,7 @@ from server.websocket import WebSockets
 from workers import mailgun, webhooks
 from workers.delivery import Channel, Delivery
 from workers.mailgun import Mailgun
+from workers.posting import Posting
 from workers.webhooks import Webhooks
 
 DOCUMENTS: Final[Sequence[type[Document]]] = (
@@ -185,7 +188,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await keep_default_rule(settings)
         await entries.keep_list(now=datetime.now(UTC))
         prices = Prices(made.database)
-        async with Live(made.database, [Alert, ControlEvent]) as live, prices.held, Commits(UsageEvent) as commits:
+        async with (
+            Live(made.database, [Alert, ControlEvent]) as live,
+            prices.held,
+            Commits(UsageEvent) as commits,
+            Messaging(settings.terms, stored=live.look) as messaging,
+            Inboxes(live, messaging) as inboxes,
+        ):
             budgets = Budgets(tell=budgeted.crossed, reopen=budgeted.reopened, told=live.look)
             services = Services(
                 commits=commits,
@@ -196,6 +205,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 default_thread_tokens=settings.default_thread_tokens,
                 recording=Recording(settings.zone),
                 live=live,
+                messaging=messaging,
+                inboxes=inboxes,
                 signin=SignIn(made.passwords, tokens),
                 registration=made.registration,
                 minting=made.minting,
@@ -217,7 +228,7 @@ def create(settings: Settings | None = None) -> Starlette:
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
         async with (
             running(settings) as parts,
-            _delivering(settings, parts.services.signing),
+            _delivering(settings, parts.services),
             Connections(parts.authenticator) as connections,
         ):
             streams = EventStreams(connections)
@@ -235,7 +246,7 @@ def create(settings: Settings | None = None) -> Starlette:
 
 
 @asynccontextmanager
-async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[None]:
+async def _delivering(settings: Settings, services: Services) -> AsyncIterator[None]:
     key = settings.mailgun_api_key
     inward = settings.webhooks_to_private_addresses
     async with mailgun.session() as mails, webhooks.session(inward=inward) as hooks:
@@ -248,9 +259,9 @@ async def _delivering(settings: Settings, signing: Signing) -> AsyncIterator[Non
         )
         channels: dict[str, Channel] = {
             AlertChannel.EMAIL.value: letters,
-            AlertChannel.WEBHOOK.value: Webhooks(hooks, signing),
+            AlertChannel.WEBHOOK.value: Webhooks(hooks, services.signing),
         }
-        async with Delivery(channels):
+        async with Delivery(channels), Posting(services.messaging, hooks, services.signing):
             yield
 
 

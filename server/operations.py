@@ -319,7 +319,7 @@ class Operations:
 
         if not isinstance(node, GraphQLNode):
             return await make()
-        who = context.viewer.scope if sharing.is_personal else (viewer.role, viewer.scopes)
+        who = context.viewer.scope if sharing.is_personal else (viewer.role, viewer.scopes, viewer.agent)
         request = operation.request
         given = {name: value for name, value in (request.variables or {}).items() if name in sharing.variables}
         try:

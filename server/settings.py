@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from graph.execution.cost import DEFAULT, Limits
 from models.agents.declared import without_secrets
 from models.errors import Refused
+from models.threads.sending import Terms
 
 _SHORTEST_SECRET = 32
 # Long enough, and printed in tutorials and examples all over the world.
@@ -158,6 +159,24 @@ class Settings(BaseSettings):
     notification_cooldown_hours: float = Field(
         default=24.0, gt=0, le=8760, description="Hours until that rule speaks again for the same agent."
     )
+    max_message_depth: int = Field(
+        default=32, ge=1, le=1000, description="Most messages that may stand before one in its chain of answers."
+    )
+    message_lease_seconds: float = Field(
+        default=30.0,
+        ge=0.5,
+        le=3600,
+        description="How long a message may be held without an answer before it is handed out again, in seconds.",
+    )
+    message_attempts: int = Field(
+        default=5, ge=1, le=100, description="How often a message is handed out before it is given up."
+    )
+    message_retry_seconds: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=60,
+        description="Pause after a message could not be taken, in seconds; doubled each time, a minute at most.",
+    )
     default_thread_tokens: int = Field(
         default=100_000,
         ge=1,
@@ -284,6 +303,17 @@ class Settings(BaseSettings):
             root_fields=self.max_root_fields,
             directives=self.max_directives,
             cost=self.max_cost,
+        )
+
+    @property
+    def terms(self) -> Terms:
+        """How messages are sent and delivered."""
+        return Terms(
+            depth=self.max_message_depth,
+            thread_tokens=self.default_thread_tokens,
+            lease_ms=round(self.message_lease_seconds * 1000),
+            attempts=self.message_attempts,
+            pause_ms=round(self.message_retry_seconds * 1000),
         )
 
     @property

@@ -59,6 +59,10 @@ from models.store import database
 from models.store.commits import Commits
 from models.store.database import Database, Key
 from models.store.live import Live
+from models.threads.events import ControlEvent
+from models.threads.inboxes import Inboxes
+from models.threads.messaging import Messaging
+from models.threads.sending import Terms
 from models.usage.counting import Batch, Counting
 from models.usage.events import Event, UsageEvent
 from models.usage.snapshots import Snapshots
@@ -105,7 +109,8 @@ async def company(store: Database) -> AsyncIterator[Company]:
             by_person=False,
             now=NOW - timedelta(days=number),
         )
-    async with Commits(UsageEvent) as commits:
+    messaging = Messaging(Terms(), stored=lambda: None)
+    async with Commits(UsageEvent) as commits, messaging:
         events = [
             Event(
                 source="s",
@@ -137,6 +142,8 @@ async def company(store: Database) -> AsyncIterator[Company]:
             default_thread_tokens=100_000,
             recording=Recording(ZoneInfo("UTC")),
             live=Live(store, [Alert]),
+            messaging=messaging,
+            inboxes=Inboxes(Live(store, [ControlEvent]), messaging),
             signin=SignIn(passwords, tokens),
             registration=registration,
             minting=Minting(),

@@ -9,12 +9,13 @@ from tests.factories import Person
 from tests.test_house import CORE
 
 ID = "QWdlbnQ6NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
+MESSAGE = "TWVzc2FnZTo2NTY1NjU2NTY1NjU2NTY1NjU2NTY1NjU="
 THREAD = "VGhyZWFkOjY1NjU2NTY1NjU2NTY1NjU2NTY1NjU2NQ=="
 RESERVATION = "UmVzZXJ2YXRpb246NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
 BY = '{name: "Nobody"}'
 
 # Each root field with arguments that find nothing, and those who are let in: u(ser), a(dmin), keys with scope
-# c(ollect), r(ead), m(anage), o(perate), and n(obody).
+# c(ollect), r(ead), m(anage), o(perate), the key of an a(g)ent, which has scope READ too, and n(obody).
 TABLE: dict[str, tuple[str, str]] = {
     "node": (f'node(id: "{ID}") {{ id }}', "uar"),
     "me": ("me { id }", "nuacrmo"),
@@ -80,6 +81,23 @@ TABLE: dict[str, tuple[str, str]] = {
     "reloadOrganism": ("reloadOrganism { changes { name } }", "ao"),
     # A server that an admin may stop is none to go on testing with; tests/test_organism.py does.
     "stopServer": ("stopServer { processes }", "a"),
+    "injectMessage": (
+        f'injectMessage(input: {{to: {BY}, payloadType: "", payload: {{}}}}) {{ message {{ id }} }}',
+        "ao",
+    ),
+    "sendMessage": (f'sendMessage(input: {{to: {BY}, payloadType: "", payload: {{}}}}) {{ message {{ id }} }}', "g"),
+    "acknowledgeMessage": (
+        f'acknowledgeMessage(input: {{message: "{MESSAGE}", lease: ""}}) {{ message {{ id }} }}',
+        "aog",
+    ),
+    "failMessage": (
+        f'failMessage(input: {{message: "{MESSAGE}", lease: "", error: ""}}) {{ message {{ id }} }}',
+        "aog",
+    ),
+    "pauseAgent": (f"pauseAgent(input: {{agent: {BY}}}) {{ agent {{ id }} }}", "ao"),
+    "resumeAgent": (f"resumeAgent(input: {{agent: {BY}}}) {{ agent {{ id }} }}", "ao"),
+    "killThread": (f'killThread(input: {{thread: "{THREAD}"}}) {{ thread {{ id }} }}', "ao"),
+    "completeThread": (f'completeThread(input: {{thread: "{THREAD}"}}) {{ thread {{ id }} }}', "aog"),
     "registerAgent": ('registerAgent(input: {name: ""}) { created }', "uac"),
     "addAgentVersion": (f'addAgentVersion(input: {{agent: {BY}, version: "1"}}) {{ created }}', "uac"),
     "recordRuns": (f'recordRuns(input: {{agent: {BY}, version: "1", runs: []}}) {{ accepted }}', "uac"),
@@ -94,9 +112,18 @@ TABLE: dict[str, tuple[str, str]] = {
 }
 # These two say UNAUTHENTICATED of what they are given, whoever asks: everyone is let in and reads the same.
 OPEN = {"login", "refreshSession"}
-# The same for subscriptions; whoever is let in is told that the cursor is none.
-WATCHED: dict[str, tuple[str, str]] = {"thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar")}
-CALLERS = ["n", "u", "a", "c", "r", "m", "o"]
+# The same for subscriptions; whoever is let in is told that what they ask for is nonsense.
+WATCHED: dict[str, tuple[str, str]] = {
+    "thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar"),
+    "inbox": (f"inbox(agent: {BY}, most: 0) {{ lease }}", "aog"),
+    "threadUpdates": ('threadUpdates(thread: "rubbish") { cursor }', "uar"),
+}
+CALLERS = ["n", "u", "a", "c", "r", "m", "o", "g"]
+
+
+def is_let_in(caller: str, allowed: str) -> bool:
+    """Whether the table lets somebody in; an agent's key may what its scope may."""
+    return caller in allowed or (caller == "g" and "r" in allowed)
 
 
 def _roots() -> dict[str, str]:
@@ -113,6 +140,12 @@ def test_the_table_has_every_field() -> None:
 async def _client(caller: str, nobody: Client, user: Person, admin: Person) -> Client:
     scopes = {"c": "COLLECT", "r": "READ", "m": "MANAGE", "o": "OPERATE"}
     people = {"n": nobody, "u": user.client, "a": admin.client}
+    if caller == "g":
+        agent = {"name": "Agent", "discipline": "CREATIVE"}
+        await admin.client.query(
+            "mutation ($agent: CreateAgentInput!) { createAgent(input: $agent) { agent { id } } }", agent=agent
+        )
+        return await factories.api_key(admin, "READ", agent={"name": "Agent"})
     return people[caller] if caller in people else await factories.api_key(admin, scopes[caller])
 
 
@@ -128,7 +161,7 @@ async def test_everyone_gets_what_the_table_says(client: Client, user: Person, a
         if name in OPEN or (name == "stopServer" and caller in allowed):
             continue
         reply = await asking.execute(f"{kind} {{ {selection} }}")
-        if caller in allowed:
+        if is_let_in(caller, allowed):
             assert not {"UNAUTHENTICATED", "FORBIDDEN", "INTERNAL_SERVER_ERROR"}.intersection(reply.codes), (
                 name,
                 reply,
@@ -159,7 +192,7 @@ async def test_everyone_watches_what_the_table_says(client: Client, user: Person
             async with asking.subscribe(f"subscription {{ {selection} }}") as events:
                 await anext(events)
         refused = "UNAUTHENTICATED" if caller == "n" else "FORBIDDEN"
-        assert caught.value.code == ("BAD_USER_INPUT" if caller in allowed else refused)
+        assert caught.value.code == ("BAD_USER_INPUT" if is_let_in(caller, allowed) else refused)
 
 
 async def test_what_is_refused_leaves_the_rest_of_an_answer_alone(user: Person) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
@@ -52,24 +53,31 @@ class Webhooks:
         if url is None:
             raise Withdrawn("The rule has no webhookUrl any more.")
         body = orjson.dumps(letters.body(found))
-        signed = self._signing.headers(rule, message=item["_id"], timestamp=int(time.time()), body=body)
-        try:
-            async with self._session.post(url, data=body, headers=signed, allow_redirects=False) as response:
-                status = response.status
-        except _Inward:
+        signed = self._signing.headers(
+            rule, of="alert rule", message=item["_id"], timestamp=int(time.time()), body=body
+        )
+        await post(self._session, url, body=body, headers=signed)
+
+
+async def post(session: aiohttp.ClientSession, url: str, *, body: bytes, headers: Mapping[str, str]) -> None:
+    """Post to a receiver that takes it by any status of success. Raises `NotTaken`."""
+    try:
+        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            status = response.status
+    except _Inward:
+        raise NotTaken("The URL leads to an address that is not public.", for_good=True) from None
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, _Inward):
             raise NotTaken("The URL leads to an address that is not public.", for_good=True) from None
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, _Inward):
-                raise NotTaken("The URL leads to an address that is not public.", for_good=True) from None
-            raise NotTaken("The receiver could not be reached.") from None
-        except aiohttp.InvalidURL:
-            raise NotTaken("The URL cannot be used.", for_good=True) from None
-        except aiohttp.ClientError as error:
-            raise NotTaken(f"The receiver could not be reached ({type(error).__name__}).") from None
-        if status in _REDIRECTS:
-            raise NotTaken(f"The receiver answered with status {status}; redirects are not followed.")
-        if not response.ok:
-            raise NotTaken(f"The receiver answered with status {status}.", for_good=status == _GONE)
+        raise NotTaken("The receiver could not be reached.") from None
+    except aiohttp.InvalidURL:
+        raise NotTaken("The URL cannot be used.", for_good=True) from None
+    except aiohttp.ClientError as error:
+        raise NotTaken(f"The receiver could not be reached ({type(error).__name__}).") from None
+    if status in _REDIRECTS:
+        raise NotTaken(f"The receiver answered with status {status}; redirects are not followed.")
+    if not response.ok:
+        raise NotTaken(f"The receiver answered with status {status}.", for_good=status == _GONE)
 
 
 def _outward_socket(found: tuple[Any, ...]) -> socket.socket:

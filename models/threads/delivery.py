@@ -4,7 +4,6 @@ Each function is one step of a transaction, and refuses before it writes.
 """
 
 import random
-from dataclasses import dataclass
 from typing import Any, Final
 
 from models import agents
@@ -15,20 +14,7 @@ from models.store.outbox import DeliveryStatus
 from models.threads import activity, conversations, events, messages, putting
 from models.threads.events import EventKind
 from models.threads.messages import INBOX, POST, TIMED, Message
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """How messages are delivered: how long one may be held, how often it is handed out, how deep a chain may be.
-
-    `pause_ms` passes after the first failure, doubled with each that follows, up to a minute.
-    """
-
-    lease_ms: int = 30_000
-    attempts: int = 5
-    pause_ms: int = 1000
-    depth: int = 32
-
+from models.threads.sending import Terms
 
 _LONGEST_PAUSE_MS: Final = 60_000
 _AT_ONCE: Final = 200

@@ -15,9 +15,8 @@ from models.store.database import Key, Row, Session
 from models.store.steps import Steps
 from models.threads import activity, conversations, delivery, sending
 from models.threads.conversations import ThreadStatus
-from models.threads.delivery import Terms
 from models.threads.messages import Message
-from models.threads.sending import Letter
+from models.threads.sending import Letter, Terms
 
 _OPEN = frozenset({ThreadStatus.ACTIVE, ThreadStatus.EXHAUSTED})
 
@@ -68,16 +67,14 @@ class Messaging:
         checked = await sending.check(letter, now=now)
         if not isinstance(checked, sending.Checked):
             return checked
-        return await self._steps.run(
-            lambda session: sending.send(checked, most_depth=self._terms.depth, session=session)
-        )
+        return await self._steps.run(lambda session: sending.send(checked, terms=self._terms, session=session))
 
     async def hand_out(self, agent: Key | None, *, holder: Key, most: int = 1) -> Row | None:
         """Lease the next message of an agent's inbox, or for None one that is due to be posted; None without any.
 
         An inbox gives `holder` none while it holds `most` without an answer.
         """
-        # Looked at first: mostly there is nothing, and a transaction would be in the way of others.
+        # Looked for first: mostly there is nothing, and a transaction would be in the way of others.
         there_is = (
             await delivery.due_for_post() if agent is None else await delivery.waits(agent, holder=holder, most=most)
         )

@@ -34,6 +34,22 @@ class MessageFields(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How messages are sent and delivered, as the settings have it.
+
+    `depth`: how many may stand before one in its chain of answers; `thread_tokens`: the budget of a thread that a
+    message opens. One may be held for `lease_ms`, and is handed out `attempts` times; `pause_ms` pass after the first
+    failure, and twice as long after each that follows, a minute at most.
+    """
+
+    depth: int = 32
+    thread_tokens: int = 100_000
+    lease_ms: int = 30_000
+    attempts: int = 5
+    pause_ms: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
     """Who sends: an agent, or somebody else by name. `scope` names them among all who give idempotency keys."""
 
@@ -117,11 +133,11 @@ def _payload_fault(payload: object) -> str | bytes:
 
 
 def _levels(payload: object) -> int:
-    deepest, layer = 0, [payload]
-    while layer and deepest <= MOST_LEVELS:
-        layer = [inside for each in layer for inside in _inside(each)]
-        deepest += 1
-    return deepest - 1
+    """Count levels, one more than there may be at the most; a plain value has none."""
+    levels, layer = 0, [payload]
+    while levels <= MOST_LEVELS and (layer := [inside for each in layer for inside in _inside(each)]):
+        levels += 1
+    return levels
 
 
 def _inside(value: object) -> Iterator[object]:
@@ -186,7 +202,7 @@ def _same(before: Row, content: bytes) -> Row:
 # ---------------------------------------------------------------- in the transaction
 
 
-async def send(checked: Checked, *, most_depth: int, session: Session) -> Row:
+async def send(checked: Checked, *, terms: Terms, session: Session) -> Row:
     """Store a message that was checked, unless it is stored already. Refuses before it writes."""
     before = await messages.find(checked.draft.key, session=session)
     if before is not None:
@@ -199,12 +215,12 @@ async def send(checked: Checked, *, most_depth: int, session: Session) -> Row:
     if thread is None and ref.name is None and not ref.is_new:
         raise _no_thread()
     if thread is not None:
-        _check_thread(thread, letter.sender.agent, recipient["_id"])
+        await _check_thread(thread, letter.sender.agent, recipient["_id"], session=session)
     parent = await _parent(letter, thread, session=session)
     depth = parent["depth"] + 1 if parent else 0
-    if depth > most_depth:
+    if depth > terms.depth:
         raise Conflict(
-            f"This chain of answers has come to its end: {most_depth} messages stand before this one already. "
+            f"This chain of answers has come to its end: {terms.depth} messages stand before this one already. "
             "A person has to look at it.",
             field="parent",
         )
@@ -219,7 +235,7 @@ async def send(checked: Checked, *, most_depth: int, session: Session) -> Row:
         parent=parent["_id"] if parent else None,
         content=checked.draft.content,
     )
-    thread = thread or await conversations.open_now(ref, now=checked.now, session=session)
+    thread = thread or await conversations.open_now(ref, limit=terms.thread_tokens, now=checked.now, session=session)
     return await putting.put(draft, thread, session=session)
 
 
@@ -227,12 +243,12 @@ def _no_thread() -> NotFound:
     return NotFound("There is no such thread for you.", field="thread")
 
 
-def _check_thread(thread: Row, sender: Key | None, recipient: Key) -> None:
+async def _check_thread(thread: Row, sender: Key | None, recipient: Key, *, session: Session) -> None:
     taking_part = thread["participants"]
     # An agent hears the same of a thread of others and of one that is not there.
     if sender is not None and taking_part and sender not in taking_part:
         raise _no_thread()
-    conversations.refuse_closed(thread)
+    await conversations.refuse_closed(thread, session=session)
     if len({*taking_part, recipient}) > MOST_PARTICIPANTS:
         raise Conflict(f"At most {MOST_PARTICIPANTS} agents take part in a thread.", field="to")
 

@@ -1,7 +1,9 @@
 """Threads and their messages as clients see them."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import orjson
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 DeliveryStatus = expose(outbox.DeliveryStatus)
 ThreadStatus = expose(conversations.ThreadStatus)
 LazyAgent = Annotated["Agent", strawberry.lazy("graph.agents")]
+
+
+def own(context: Context) -> list[Key]:
+    """Give the agents whose threads and messages alone may be read: that of an agent's key; none means all."""
+    return [context.viewer.agent] if context.viewer.agent is not None else []
+
+
+def may_read(context: Context, agents: Collection[Key]) -> bool:
+    """Whether what concerns these agents may be read: an agent's key reads what concerns its own."""
+    return context.viewer.agent is None or context.viewer.agent in agents
 
 
 @object_type
@@ -70,15 +82,16 @@ class Thread(Node):
 
     @field
     async def messages(self, info: Info, first: First = None, after: After = None) -> Connection["Message"]:
-        """List its messages in the order in which they were sent."""
+        """List its messages in the order in which they were sent; for an agent's key those that it sent or was sent."""
         wanted = pages.asked("thread messages", messages.OLDEST, first=first, after=after)
-        page = await info.context.load(messages.of_threads, self.key, window=wanted.window)
-        return wanted.connection(page, Message.of, self.count)
+        agent = info.context.viewer.agent
+        page = await info.context.load(messages.of_threads, self.key, only=agent, window=wanted.window)
+        return wanted.connection(page, Message.of, partial(self.count, agent))
 
-    async def count(self) -> int:
-        """Give the number of messages to a list of them, which then need not count."""
+    async def count(self, agent: Key | None) -> int:
+        """Count its messages for a list of them: all of them are counted already."""
         total: int = self.row["messages"]
-        return total
+        return total if agent is None else await messages.count(agents=[agent], thread=self.key)
 
     @classmethod
     def of(cls, row: Row) -> "Thread":
@@ -89,10 +102,16 @@ class Thread(Node):
     async def find_node(cls, context: Context, key: str) -> "Thread | None":
         """Find one by its key."""
         row = await context.find(conversations.by_keys, key_of(key))
-        return cls.of(row) if row else None
+        return cls.of(row) if row and may_read(context, row["participants"]) else None
 
 
 _thread = reader(Thread, own_key=lambda row: row["key"])
+
+
+async def find(info: Info, thread: Key | None) -> Thread | None:
+    """Find a thread for whoever asks; None where there is none to be read."""
+    row = await info.context.find(conversations.by_keys, thread)
+    return Thread.of(row) if row and may_read(info.context, row["participants"]) else None
 
 
 @object_type
@@ -159,9 +178,9 @@ class Message(Node):
 
     @field
     async def parent(self, info: Info) -> "Message | None":
-        """Give the message that it answers; null when it answers none."""
+        """Give the message that it answers; null when it answers none, or one that an agent's key may not read."""
         row = await info.context.find(messages.by_keys, self.row["parent"])
-        return Message.of(row) if row else None
+        return Message.of(row) if row and may_read(info.context, row["agents"]) else None
 
     @classmethod
     def of(cls, row: Row) -> "Message":
@@ -172,7 +191,7 @@ class Message(Node):
     async def find_node(cls, context: Context, key: str) -> "Message | None":
         """Find one by its key."""
         row = await context.find(messages.by_keys, key_of(key))
-        return cls.of(row) if row else None
+        return cls.of(row) if row and may_read(context, row["agents"]) else None
 
 
 _message = reader(Message)
