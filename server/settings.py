@@ -163,19 +163,13 @@ class Settings(BaseSettings):
         default=32, ge=1, le=1000, description="Most messages that may stand before one in its chain of answers."
     )
     message_lease_seconds: float = Field(
-        default=30.0,
-        ge=0.5,
-        le=3600,
-        description="How long a message may be held without an answer before it is handed out again, in seconds.",
+        default=30.0, ge=0.5, le=3600, description="Seconds that a message may be held before it is handed out again."
     )
     message_attempts: int = Field(
         default=5, ge=1, le=100, description="How often a message is handed out before it is given up."
     )
     message_retry_seconds: float = Field(
-        default=1.0,
-        ge=0.01,
-        le=60,
-        description="Pause after a message could not be taken, in seconds; doubled each time, a minute at most.",
+        default=1.0, ge=0.01, le=60, description="Seconds until a failed message comes again; doubled each time, to 60."
     )
     default_thread_tokens: int = Field(
         default=100_000,
