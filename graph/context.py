@@ -19,7 +19,8 @@ from models.organism.file import OrganismFile
 from models.prices.keeping import Prices
 from models.runs.recording import Recording
 from models.store.commits import Commits
-from models.store.live import Live
+from models.store.database import Row
+from models.store.live import Live, Teller
 from models.threads.inboxes import Inboxes
 from models.threads.messaging import Messaging
 from models.usage.counting import Counting
@@ -71,6 +72,12 @@ class Context:
     # What a sign-in or sign-out wants of the answer's cookies; the transport that has an answer to put them on sets
     # them. `False` forgets, a Tokens sets.
     cookies: Tokens | bool | None = None
+    # Set by a transport that can tell the subscriber of an event at once: makes the teller of a way from row to object.
+    telling: Callable[[Callable[[Row], Any]], Teller] | None = None
+
+    def teller(self, of: Callable[[Row], Any]) -> Teller | None:
+        """Make what tells the subscriber of a row, which `of` turns into what the subscription gives."""
+        return self.telling(of) if self.telling else None
 
     async def load(self, read: BatchedRead[K, P, V], key: K, *args: P.args, **kwargs: P.kwargs) -> V:
         """Read one key in a batch with its neighbours; the read must know every key."""

@@ -127,5 +127,6 @@ class AlertSubscriptions:
         chosen = await agent_types.keys_of(agents, field="agents") if agents is not None else None
         start = number(after) if after is not None else None
         where = raised.chooser(agents=chosen, disciplines=disciplines)
-        async for row in info.context.services.live.follow(raised.Alert, after=start, where=where):
+        teller = info.context.teller(Alert.of)
+        async for row in info.context.services.live.follow(raised.Alert, after=start, where=where, teller=teller):
             yield Alert.of(row)

@@ -1,6 +1,6 @@
 """One GraphQL request, whatever brought it: its parts checked, its operation chosen and run, its answer made."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +36,8 @@ from graph.language.nodes import Node as GraphQLNode
 from graph.loaders import Loaders
 from graph.schema import Schema
 from models.errors import BadInput, TooComplex
+from models.store.database import Row
+from models.store.live import Teller
 from server.fanout import FanOut
 from server.tracing import Tracing
 from server.trusted import TrustedDocuments
@@ -274,8 +276,12 @@ class Operations:
         started = result.data is not None or any(error.path for error in result.errors or ())
         return _answer(result, started=started, request_id=context.request_id)
 
-    async def stream(self, operation: Operation, context: Context) -> AsyncGenerator[Answer, None]:
+    async def stream(
+        self, operation: Operation, context: Context, *, tell: Callable[[Answer], bool] | None = None
+    ) -> AsyncGenerator[Answer, None]:
         """Run any operation; a subscription gives an answer for each event, each with loaders and a `now` of its own.
+
+        `tell` sends an answer at once, or says that it cannot; what it has sent is not given here.
 
         One answer that has not started is all that comes of a subscription that cannot begin. Raises what the source
         of the events raises.
@@ -287,6 +293,16 @@ class Operations:
         if not isinstance(executor, Executor):
             yield _answer(ExecutionResult(None, executor), started=False, request_id=context.request_id)
             return
+        running, shared_by = executor, _shared_by(operation)
+
+        def telling(of: Callable[[Row], object]) -> Teller:
+            async def answer(row: Row) -> Answer:
+                return await self._told(running, of(row), operation=operation, context=context, shared_by=shared_by)
+
+            assert shared_by is not None  # noqa: S101  # tells the type checker
+            return _Telling(operation, context, shared_by, answer=answer, tell=tell or (lambda _: False))
+
+        context.telling = telling if tell and shared_by is not None else None
         source = create_source_event_stream(executor)
         if isawaitable(source):
             source = await source
@@ -297,9 +313,17 @@ class Operations:
         # As graphql-core's `map_source_to_response_event` does, less an executor for each subscriber.
         async with aclosing(cast("AsyncGenerator[object, None]", source)) as events:
             async for event in events:
-                yield await self._told(executor, event, operation=operation, context=context)
+                yield await self._told(executor, event, operation=operation, context=context, shared_by=shared_by)
 
-    async def _told(self, executor: PlannedExecutor, node: object, *, operation: Operation, context: Context) -> Answer:
+    async def _told(
+        self,
+        executor: PlannedExecutor,
+        node: object,
+        *,
+        operation: Operation,
+        context: Context,
+        shared_by: Hashable | None,
+    ) -> Answer:
         """Answer an event, once for all who would read the same."""
         viewer, sharing = context.viewer, operation.prepared.sharing
         if operation.allow:
@@ -317,16 +341,41 @@ class Operations:
             answer = _answer(result, started=True, request_id=context.request_id)
             return replace(answer, wire=encode(answer.body))
 
-        if not isinstance(node, GraphQLNode):
+        if not isinstance(node, GraphQLNode) or shared_by is None:
             return await make()
-        who = context.viewer.scope if sharing.is_personal else (viewer.role, viewer.scopes, viewer.agent)
-        request = operation.request
-        given = {name: value for name, value in (request.variables or {}).items() if name in sharing.variables}
-        try:
-            variables = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
-        except TypeError:
-            return await make()
-        return await self._shared.answer((node.id, who, variables, request.operation_name, request.query), make)
+        return await self._shared.answer((node.id, _like(operation, context.viewer), shared_by), make)
+
+
+def _like(operation: Operation, viewer: Viewer) -> Hashable:
+    """Give what is the same for all who are shown the same."""
+    return viewer.scope if operation.prepared.sharing.is_personal else (viewer.role, viewer.scopes, viewer.agent)
+
+
+def _shared_by(operation: Operation) -> Hashable | None:
+    """Give what tells the answers of two requests apart beside who asks; None where they cannot be compared."""
+    request, depends = operation.request, operation.prepared.sharing.variables
+    given = {name: value for name, value in (request.variables or {}).items() if name in depends}
+    try:
+        return orjson.dumps(given, option=orjson.OPT_SORT_KEYS), request.operation_name, request.query
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """A subscription whose events can be sent as they come; see `models/store/live.py`."""
+
+    operation: Operation
+    context: Context
+    shared_by: Hashable
+    answer: Callable[[Row], Coroutine[Any, Any, Answer]]
+    tell: Callable[[Answer], bool]
+
+    def key(self) -> Hashable | None:
+        viewer = self.context.viewer
+        if self.operation.allow and not self.operation.allow.test(viewer):
+            return None
+        return _like(self.operation, viewer), self.shared_by
 
 
 def _answer(result: ExecutionResult, *, started: bool, request_id: str) -> Answer:

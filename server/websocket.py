@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -237,7 +238,8 @@ class _Socket:
     async def _run(self, key: str, operation: Operation, context: Context) -> None:
         structlog.contextvars.bind_contextvars(request_id=context.request_id)
         try:
-            async with aclosing(self._endpoint.operations.stream(operation, context)) as answers:
+            tell = partial(self._tell, key, asyncio.current_task())
+            async with aclosing(self._endpoint.operations.stream(operation, context, tell=tell)) as answers:
                 async for answer in answers:
                     if not answer.started:
                         await self._finish(key, {"type": "error", "payload": answer.errors})
@@ -267,9 +269,12 @@ class _Socket:
 
     async def _next(self, key: str, answer: Answer) -> None:
         if self._is_current(key):
-            # Put together by hand: what follows `payload` may have been written for many sockets at once.
-            payload = answer.wire or encode(answer.body)
-            await self._write(b'{"id":%b,"type":"next","payload":%b}' % (encode(key), payload))
+            await self._write(_next(key, answer))
+
+    def _tell(self, key: str, task: asyncio.Task[Any] | None, answer: Answer) -> bool:
+        """Send an answer of what runs in a task at once, where nothing waits to be read."""
+        running = self._running.get(key)
+        return running is not None and running.task is task and put(self._websocket.scope, _next(key, answer))
 
     async def _finish(self, key: str, message: Mapping[str, object]) -> None:
         # Forgotten first: whoever reads the end of an operation may use its id again at once.
@@ -309,6 +314,11 @@ class _Socket:
             _stop(running)
         self._running.clear()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _next(key: str, answer: Answer) -> bytes:
+    # Put together by hand: what follows `payload` may have been written for many sockets at once.
+    return b'{"id":%b,"type":"next","payload":%b}' % (encode(key), answer.wire or encode(answer.body))
 
 
 def _stop(running: _Running) -> None:

@@ -13,7 +13,7 @@ from models.alerts.raised import Alert, AlertState
 from models.errors import TooSlow
 from models.store import database, sequences
 from models.store.commits import Commits
-from models.store.database import Database, Session
+from models.store.database import Database, Row, Session
 from models.store.live import Live
 from models.store.outbox import OutboxItem
 from models.usage.counting import Batch, Counting
@@ -391,6 +391,56 @@ async def test_a_burst_larger_than_the_bound_loses_no_reader_and_no_alert(store:
 
         numbers = [(await first)["_id"], *[(await anext(reader))["_id"] for _ in range(39)]]
         assert numbers == list(range(numbers[0], numbers[0] + 40))
+
+
+class _Pen:
+    """Tells at once while it is not lifted, and writes down what it has told."""
+
+    def __init__(self, told: list[tuple[str, int]], made: list[int]) -> None:
+        self.told = told
+        self.made = made
+        self.is_lifted = False
+        self.heard = asyncio.Event()
+
+    def key(self) -> str:
+        return "everybody"
+
+    async def answer(self, row: Row) -> int:
+        self.made.append(row["_id"])
+        return int(row["_id"])
+
+    def tell(self, answer: int) -> bool:
+        self.heard.set()
+        if not self.is_lifted:
+            self.told.append(("at once", answer))
+        return not self.is_lifted
+
+
+async def test_who_waits_is_told_at_once_and_misses_nothing_when_it_cannot_be(store: Database) -> None:
+    told: list[tuple[str, int]] = []
+    made: list[int] = []
+    async with Live(store, [Alert], bound=3, every_s=0.05) as live:
+        pens = [_Pen(told, made) for _ in range(2)]
+        followed = [live.follow(Alert, after=None, teller=pen) for pen in pens]
+        woken = [asyncio.ensure_future(anext(each)) for each in followed]
+        await asyncio.wait(woken, timeout=0.01)
+
+        # Both are told without being woken, and what they are told is made once.
+        await _alert(2, store)
+        while len(told) < 4:
+            pens[0].heard.clear()
+            await pens[0].heard.wait()
+        assert not any(each.done() for each in woken)
+        start = made[0]
+        assert (made, told) == ([start, start + 1], [("at once", start + n) for n in (0, 0, 1, 1)])
+
+        # One cannot be told at once: it is woken instead, also by a burst that is larger than its queue.
+        pens[0].is_lifted = True
+        await _alert(5, store)
+        rows = [await woken[0], *[await anext(followed[0]) for _ in range(4)]]
+        assert [row["_id"] for row in rows] == [start + n for n in range(2, 7)]
+        assert [number for _, number in told[4:]] == [start + n for n in range(2, 7)]
+        woken[1].cancel()
 
 
 async def test_the_default_rule_comes_from_the_settings_until_somebody_changes_it(store: Database) -> None:

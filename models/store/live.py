@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 import structlog
 from beanie import Document
@@ -19,6 +19,7 @@ from models.store.database import ASCENDING, Database, DatabaseError, Row
 log = structlog.get_logger()
 
 _PAGE = 500
+_HASTE_S: Final = 0.05
 _LAG: Final = Gauge(
     "agenthub_change_stream_lag_seconds",
     "From the last followed change to its arrival here, by the clocks of database and process.",
@@ -29,19 +30,55 @@ _SEEN: Final = Gauge(
 )
 
 
+class Teller(Protocol):
+    """Tells one subscriber at once, without waking the task that follows for it."""
+
+    def key(self) -> Hashable | None:
+        """Give what is the same for all who are told the same; None for who cannot be told so now."""
+        ...
+
+    async def answer(self, row: Row) -> Any:  # noqa: ANN401  # what `tell` is then given
+        """Make what is told of a row, once for all of the same key."""
+        ...
+
+    def tell(self, answer: Any) -> bool:  # noqa: ANN401  # what `answer` has made
+        """Tell it; false where it would have to wait."""
+        ...
+
+
 class _Subscriber:
-    def __init__(self, where: Callable[[Row], bool], after: int, bound: int) -> None:
+    def __init__(self, where: Callable[[Row], bool], after: int, *, bound: int, teller: Teller | None) -> None:
         self._where = where
-        self._after = after
+        self.after = after
+        """The number of the last row that was handed on."""
         self._bound = bound
+        self.teller = teller
+        self._waits = False
         self._rows: deque[Row] = deque()
         self._arrived = asyncio.Event()
         self._overflowed_in: int | None = None
         self._too_slow = False
 
+    def key(self, row: Row) -> Hashable | None:
+        """Give the key under which it may be told of a row at once: one that has all that came before."""
+        if not self._waits or self.teller is None or not self._wants(row):
+            return None
+        return self.teller.key()
+
+    def tell(self, row: Row, answer: object) -> bool:
+        """Tell it at once; false where the row is to be put into its queue."""
+        if not self._waits or self.teller is None or not self.teller.tell(answer):
+            return False
+        self.after = row["_id"]
+        return True
+
+    def _wants(self, row: Row) -> bool:
+        return row["_id"] > self.after and self._where(row)
+
     def put(self, row: Row, *, burst: int) -> None:
-        if row["_id"] <= self._after or not self._where(row):
+        if not self._wants(row):
             return
+        self._waits = False
         if self._overflowed_in is not None:
             # More than one burst has come since, and it has not stirred.
             self._too_slow = self._too_slow or burst > self._overflowed_in
@@ -57,13 +94,18 @@ class _Subscriber:
         """Give the next row; None when some were dropped and are to be read from the store."""
         while not self._rows and self._overflowed_in is None:
             self._arrived.clear()
+            self._waits = True
             await self._arrived.wait()
         if self._too_slow:
             raise TooSlow(
                 "You read too slowly. Subscribe again with `after` set to the last cursor you saw.",
                 retry_after_ms=1000,
             )
-        return self._rows.popleft() if self._overflowed_in is None else None
+        if self._overflowed_in is not None:
+            return None
+        row = self._rows.popleft()
+        self.after = row["_id"]
+        return row
 
 
 class Live:
@@ -121,12 +163,14 @@ class Live:
         after: int | None,
         where: Callable[[Row], bool] = lambda _: True,
         stored: Row = MappingProxyType({}),
+        teller: Teller | None = None,
     ) -> AsyncIterator[Row]:
         """Give the rows numbered above `after` (above the newest, when None), first the stored ones, then live.
 
         None is left out and none comes twice. `where` picks the rows that count for this subscriber; `stored` says as
-        much of it as an index can, for the rows that are read from the store. Raises `TooSlow` when more than the bound
-        has piled up and the reader has not stirred by the next burst.
+        much of it as an index can, for the rows that are read from the store. What `teller` can tell at once is not
+        given here. Raises `TooSlow` when more than the bound has piled up and the reader has not stirred by the next
+        burst.
         """
         last = self._seen[topic] if after is None else after
         while True:
@@ -141,15 +185,15 @@ class Live:
                     # All that had been broadcast when this was read has been looked at.
                     last = max(last, broadcast)
             # Nothing was awaited since `last` reached what has been broadcast: whatever comes now comes to the queue.
-            subscriber = _Subscriber(where, last, self._bound)
+            subscriber = _Subscriber(where, last, bound=self._bound, teller=teller)
             self._subscribers[topic].add(subscriber)
             try:
                 # A burst that is larger than the queue sends the reader back to the store, where nothing is dropped.
                 while (next_row := await subscriber.next()) is not None:
-                    last = next_row["_id"]
                     yield next_row
             finally:
                 self._subscribers[topic].discard(subscriber)
+            last = subscriber.after
 
     async def _read(self, topic: type[Document], after: int, stored: Row = MappingProxyType({})) -> Sequence[Row]:
         # Majority: what a subscriber has seen must survive a failover.
@@ -174,10 +218,28 @@ class Live:
         self._burst += 1
         while rows := await self._read(topic, self._seen[topic]):
             for row in rows:
+                answers = await self._answers(topic, row)
+                # Nothing is awaited from here on: who comes meanwhile would miss the row, or have it twice.
                 for subscriber in self._subscribers[topic]:
-                    subscriber.put(row, burst=self._burst)
-            self._seen[topic] = rows[-1]["_id"]
+                    if subscriber not in answers or not subscriber.tell(row, answers[subscriber]):
+                        subscriber.put(row, burst=self._burst)
+                self._seen[topic] = row["_id"]
             _SEEN.labels(topic.__name__).set(rows[-1]["_id"])
+
+    async def _answers(self, topic: type[Document], row: Row) -> Mapping[_Subscriber, Any]:
+        """Make what is told of a row at once, for each who is told: a thousand who read the same are not woken."""
+        together: dict[Hashable, list[_Subscriber]] = {}
+        for subscriber in self._subscribers[topic]:
+            if (key := subscriber.key(row)) is not None:
+                together.setdefault(key, []).append(subscriber)
+        if not together:
+            return {}
+        making = {asyncio.create_task(each[0].teller.answer(row)): each for each in together.values() if each[0].teller}
+        # Who asks for much is told later by a task of its own, and holds up nobody.
+        done, late = await asyncio.wait(making, timeout=_HASTE_S)
+        for task in late:
+            task.cancel()
+        return {each: task.result() for task in done if task.exception() is None for each in making[task]}
 
     async def _watch(self) -> None:
         names = [database.collection(topic).name for topic in self._topics]
