@@ -434,3 +434,14 @@ def test_inputs_are_read_as_graphql_core_and_strawberry_read_them(name: str) -> 
 
     compare()
     assert taken
+
+
+def test_documents_seen_lately_are_kept_and_short_ones_too_take_room() -> None:
+    documents = build(ROOTS).documents
+    first = documents.find("{ me { id } }", CORE)
+    assert documents.find("{ me { id } }", CORE) is first
+
+    for number in range(1300):
+        documents.find(f"{{ a{number}: me {{ id }} }}", CORE)
+
+    assert documents.find("{ me { id } }", CORE) is not first
