@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import random
+import signal
 import statistics
 import tempfile
 import time
@@ -67,6 +68,8 @@ def main(
     every: Annotated[float, typer.Option(min=1, max=600, help="Seconds between two looks at the process.")] = 30,
 ) -> None:
     """Run a mixed load for long and watch memory, descriptors and latency of the one process that serves it."""
+    # Told to stop, it stops what it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         looks = runner.run(_soak(minutes * 60, rate=rate, every=every))
     console.print(_summary(looks))
