@@ -1,7 +1,7 @@
 """Builds the services, starts and stops them in order, and routes requests to them."""
 
 import gc
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -173,6 +173,11 @@ async def keep_default_rule(settings: Settings) -> None:
     )
 
 
+def thread_budgets(*, told: Callable[[], None] = lambda: None) -> Budgets:
+    """Give what changes budgets, and has threads hear of it; `told` is called when they have."""
+    return Budgets(tell=budgeted.crossed, reopen=budgeted.reopened, told=told)
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Start every service, and stop them in the opposite order: what was taken in is stored before the store goes."""
@@ -195,7 +200,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             Messaging(settings.terms, stored=live.look) as messaging,
             Inboxes(live, messaging) as inboxes,
         ):
-            budgets = Budgets(tell=budgeted.crossed, reopen=budgeted.reopened, told=live.look)
+            budgets = thread_budgets(told=live.look)
             services = Services(
                 commits=commits,
                 counting=Counting(settings.zone, price=prices.price, budgets=budgets, raised=live.look),

@@ -32,7 +32,7 @@ from models.organism.file import OrganismFile
 from models.runs import rebuild as runs_again
 from models.store import database
 from models.store.database import Key, Row
-from models.usage import rebuild, repricing
+from models.usage import rebuild, repricing, spent
 from models.usage.rebuild import Report
 from models.users import Role
 from server import application, demo, logs, serving
@@ -187,12 +187,7 @@ def rebuild_runs(
                 )
 
     report = _run(count())
-    for each in report.differences:
-        out.print(f"{each.where}: {each.figure} was {each.kept}, is {each.right}", markup=False)
-    repaired = ", repaired" if report.repaired else ""
-    out.print(f"{report.runs:,} runs, {len(report.differences):,} figures differed{repaired}.")
-    if check and report.differences:
-        raise typer.Exit(1)
+    _say(report, f"{report.runs:,} runs", check=check)
 
 
 @rebuilding.command("usage")
@@ -213,12 +208,30 @@ def rebuild_usage(
                 )
 
     report = _run(count())
-    for each in report.differences:
-        out.print(f"{each.where}: {each.figure} was {each.kept}, is {each.right}", markup=False)
-    repaired = ", repaired" if report.repaired else ""
-    out.print(f"{report.events:,} events, {len(report.differences):,} figures differed{repaired}.")
-    if check and report.differences:
-        raise typer.Exit(1)
+    _say(report, f"{report.events:,} events", check=check)
+
+
+@rebuilding.command("budgets")
+def rebuild_budgets(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only say what differs; status 1 when anything does.")] = False,
+    mongodb_uri: Uri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Count again what budgets have spent, say what differs, and repair it. Work may go on meanwhile."""
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def count() -> Report:
+        async with application.opened(settings):
+            with Status("Reading events", console=out) as status:
+                return await spent.rebuild(
+                    application.thread_budgets(),
+                    repair=not check,
+                    progress=lambda read: status.update(f"{read:,} events read"),
+                )
+
+    report = _run(count())
+    _say(report, f"{report.events:,} events", check=check)
 
 
 @rebuilding.command("cost")
@@ -302,6 +315,15 @@ def print_schema() -> None:
     """Print the schema, as `schema.graphql` keeps it."""
     built = schema.build(resolvers.ROOTS)
     sys.stdout.write(f"{built.as_str()}\n")
+
+
+def _say(report: Report | runs_again.Report, read: str, *, check: bool) -> None:
+    for each in report.differences:
+        out.print(f"{each.where}: {each.figure} was {each.kept}, is {each.right}", markup=False)
+    repaired = ", repaired" if report.repaired else ""
+    out.print(f"{read}, {len(report.differences):,} figures differed{repaired}.")
+    if check and report.differences:
+        raise typer.Exit(1)
 
 
 @contextmanager

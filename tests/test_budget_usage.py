@@ -6,12 +6,19 @@ from typing import Any
 
 import pytest
 
-from models.store.database import Database
+from graph.language import nodes
+from models.store.database import Database, Key
 from tests.client import Client
 from tests.factories import Person
-from tests.processes import Server
+from tests.processes import Server, launch
 from tests.test_budgets import NO_RESERVATION, NO_THREAD, budget, expire, opened, reserve, settle
 from tests.test_thread_budgets import THREAD, alerts, talking, told
+
+
+def stored(identifier: str) -> Key:
+    """Give the key in a global id."""
+    return nodes.key_of(nodes.split(identifier)[1])
+
 
 COLLECT = """mutation ($events: [UsageEventInput!]!) { collectUsage(input: {events: $events}) {
   accepted duplicates rejected items { index outcome code field message } } }"""
@@ -178,3 +185,62 @@ async def test_usage_reported_to_two_processes_crosses_each_percent_once(
         (name, percent) for percent in (75, 90, 95, 100) for name in ("Mouth", "Ear")
     ]
     assert (await user.client.query(THREAD, id=thread))["thread"]["status"] == "EXHAUSTED"
+
+
+# ---------------------------------------------------------------- counted again
+
+
+async def again(*arguments: str, uri: str) -> str:
+    """Have the command line count again, and give what it says."""
+    process = await launch(
+        "rebuild", "budgets", *arguments, MONGODB_URI=uri, MONGODB_DBNAME="agenthub_test", LOG_LEVEL="warning"
+    )
+    said, complaints = await process.communicate()
+    return (said + complaints).decode().strip()
+
+
+async def test_what_is_kept_wrongly_is_said_and_repaired(user: Person, store: Database, mongodb_uri: str) -> None:
+    thread, other = await talking(user.client, "Mouth", "Ear"), await opened("another case")
+    held = [(await reserve(user.client, thread, 100, f"{number}"))["reservation"]["id"] for number in range(3)]
+    await collect(
+        user.client,
+        event("1", 500, 100, thread=thread),
+        event("2", 80, 10, reservation=held[0]),
+        event("3", 50, 5, reservation=held[1]),
+        event("4", 7, thread=other),
+    )
+    await settle(user.client, held[0], 40, 0)
+    right = await budget(user.client, thread)
+    assert await again("--check", uri=mongodb_uri) == "4 events, 0 figures differed."
+
+    rows = store.handle["budgets"]
+    await rows.update_one(
+        {"_id": f"THREAD:{stored(thread)}"}, {"$inc": {"prompt_tokens": -600, "completion_tokens": 9}}
+    )
+    await store.handle["reservations"].update_one({"_id": stored(held[1])}, {"$set": {"reported": None}})
+    said = await again("--check", uri=mongodb_uri)
+    repaired = await again(uri=mongodb_uri)
+
+    assert said.splitlines() == [
+        f"reservation {stored(held[1])}: prompt_tokens was 0, is 50",
+        f"reservation {stored(held[1])}: completion_tokens was 0, is 5",
+        f"budget THREAD:{stored(thread)}: prompt_tokens was 30, is 630",
+        f"budget THREAD:{stored(thread)}: completion_tokens was 124, is 115",
+        "4 events, 4 figures differed.",
+    ]
+    assert repaired.endswith("4 events, 4 figures differed, repaired.")
+    assert await again("--check", uri=mongodb_uri) == "4 events, 0 figures differed."
+    assert await budget(user.client, thread) == right
+    # 745 of 1,000: nobody had to be told, not even of the repair.
+    assert await alerts(user.client) == []
+
+
+async def test_a_repair_that_exhausts_a_thread_stops_it(user: Person, store: Database, mongodb_uri: str) -> None:
+    thread = await talking(user.client, "Mouth", "Ear")
+    await collect(user.client, event("1", 500, thread=thread))
+    await store.handle["usage_events"].update_one({}, {"$set": {"prompt_tokens": 1000}})
+
+    await again(uri=mongodb_uri)
+
+    assert (await user.client.query(THREAD, id=thread))["thread"]["status"] == "EXHAUSTED"
+    assert [each["percent"] for each in await alerts(user.client)] == [75, 90, 95, 100]

@@ -16,7 +16,7 @@ MOST: Final = 10**12
 MOST_HOLDS: Final = 1000
 """So many reservations may be open at once in one budget: its document stays below 100 kB."""
 
-_NOTHING: Final = {"prompt_tokens": 0, "completion_tokens": 0}
+NOTHING: Final = {"prompt_tokens": 0, "completion_tokens": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,6 @@ def counted(reservation: Mapping[str, Any]) -> tuple[int, int]:
     A call may be settled by its holder and reported as usage, or several may be reported under one reservation: what
     says more is what was spent, whichever of them comes first.
     """
-    settled, reported = reservation["settled"] or _NOTHING, reservation["reported"] or _NOTHING
+    settled, reported = reservation["settled"] or NOTHING, reservation["reported"] or NOTHING
     larger = max(settled, reported, key=lambda said: sum(said.values()))
     return larger["prompt_tokens"], larger["completion_tokens"]

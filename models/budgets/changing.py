@@ -1,6 +1,6 @@
 """The change that budgets are for `models/store/commits.py`; and what usage does to them within its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from models.budgets.accounts import Crossing
@@ -79,6 +79,18 @@ class Budgets:
             ledger.spend(each)
         await self._store(ledger, session=session)
         return frozenset(ledger.accounts)
+
+    async def amend(
+        self,
+        spent: Mapping[str, Mapping[str, int]],
+        reported: Mapping[Key, Mapping[str, int]],
+        *,
+        session: Session,
+    ) -> None:
+        """Add what is missing to what budgets have spent, and to what events are known to say of reservations."""
+        ledger = await Ledger.read(spent, reported, session=session)
+        ledger.amend(spent, reported)
+        await self._store(ledger, session=session)
 
     async def _store(self, ledger: "Ledger", *, session: Session) -> None:
         crossings, reopened = await ledger.store(session=session)

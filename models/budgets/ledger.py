@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from models import text
 from models.budgets import kept
-from models.budgets.accounts import MOST, Account, Crossing, counted
+from models.budgets.accounts import MOST, NOTHING, Account, Crossing, counted
 from models.budgets.kept import Budget, Reservation, Scope
 from models.errors import AgentHubError, Conflict, NotFound
 from models.store import database
@@ -169,12 +169,17 @@ class Ledger:
             if account := self.accounts.get(spend.budget or ""):
                 account.spend(spend.prompt_tokens, spend.completion_tokens, agent=spend.agent)
             return
-        before = row["reported"] or {"prompt_tokens": 0, "completion_tokens": 0}
-        said = {
-            "prompt_tokens": before["prompt_tokens"] + spend.prompt_tokens,
-            "completion_tokens": before["completion_tokens"] + spend.completion_tokens,
-        }
-        self._end(row, {"reported": said}, agent=spend.agent)
+        said = {"prompt_tokens": spend.prompt_tokens, "completion_tokens": spend.completion_tokens}
+        self._end(row, {"reported": _sum(row["reported"], said)}, agent=spend.agent)
+
+    def amend(self, spent: Mapping[str, Mapping[str, int]], reported: Mapping[Key, Mapping[str, int]]) -> None:
+        """Add what is missing to what budgets have spent, and to what events are known to say of reservations."""
+        for key, missing in reported.items():
+            row = self._reservations[key]
+            row["reported"] = _sum(row["reported"], missing)
+            self._changed.add(key)
+        for budget, missing in spent.items():
+            self.accounts[budget].spend(missing["prompt_tokens"], missing["completion_tokens"], agent=None)
 
     def _reserve(self, request: Reserve) -> tuple[Account, Row] | AgentHubError:
         account = self.accounts.get(request.scope.id)
@@ -278,6 +283,11 @@ _CHANGING = (
     "told", "agent",
 )  # fmt: skip
 _KEPT = tuple(name for name in Reservation.model_fields if name not in {"id", "revision_id"})
+
+
+def _sum(before: Mapping[str, int] | None, more: Mapping[str, int]) -> dict[str, int]:
+    before = before or NOTHING
+    return {name: before[name] + more[name] for name in NOTHING}
 
 
 def _checked(**said: object) -> dict[str, Any]:
