@@ -23,7 +23,7 @@ class AgentActivity(Stored):
     """One agent's activity; its key is the agent's. Changed in the transaction of each message.
 
     `queued`: messages that are not delivered yet, `leased` of which are being handled; `messages`: all that it has sent
-    or been sent; `awaits`: from whom, in which thread, no answer has come yet, the latest hundred.
+    or been sent; `awaits`: from whom, in which thread, no answer to its last message has come yet, the latest hundred.
     """
 
     queued: int = 0
@@ -61,10 +61,10 @@ async def find(agent: Key, *, session: Session) -> Row | None:
 # ---------------------------------------------------------------- writes
 
 
-async def sent(agent: Key, *, to: Key, thread: Key, session: Session) -> None:
+async def sent(agent: Key, *, message: Key, to: Key, thread: Key, session: Session) -> None:
     """Note that an agent has sent a message: it awaits an answer."""
     pair = {"thread": thread, "peer": to}
-    awaits = {"$slice": [{"$concatArrays": [_others(pair), [pair]]}, -_MOST_AWAITED]}
+    awaits = {"$slice": [{"$concatArrays": [_others(pair), [{**pair, "message": message}]]}, -_MOST_AWAITED]}
     await _change(agent, {"messages": _more("messages", 1), "last_activity_at": "$$NOW", "awaits": awaits}, session)
 
 
@@ -111,10 +111,10 @@ async def answered_by_nobody(thread: Key, *, session: Session) -> None:
     )
 
 
-async def unanswered(agent: Key, *, peer: Key, thread: Key, session: Session) -> None:
-    """Have an agent wait no longer for one peer in a thread: its message could not be delivered."""
+async def unanswered(agent: Key, *, message: Key, session: Session) -> None:
+    """Have an agent wait no longer for the answer to a message that could not be delivered."""
     await database.collection(AgentActivity).update_one(
-        {"_id": agent}, {"$pull": {"awaits": {"thread": thread, "peer": peer}}}, session=session
+        {"_id": agent}, {"$pull": {"awaits": {"message": message}}}, session=session
     )
 
 

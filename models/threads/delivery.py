@@ -209,7 +209,7 @@ async def _finish(row: Row, status: DeliveryStatus, *, error: str | None, sessio
         recipient, count=1, leased=1, failed=status is DeliveryStatus.FAILED, session=session
     )
     if status is DeliveryStatus.FAILED and row["sender"] is not None:
-        await activity.unanswered(row["sender"], peer=recipient, thread=row["thread"], session=session)
+        await activity.unanswered(row["sender"], message=row["_id"], session=session)
     queue = {"thread": row["thread"], "recipient": recipient, "open": True}
     following = await rows.find_one(queue, {"_id": 1}, sort=[("number", ASCENDING)], session=session)
     if following is not None:

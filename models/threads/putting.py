@@ -44,7 +44,7 @@ async def put(draft: Draft, thread: Row, *, session: Session) -> Row:
     )
     await conversations.joined(thread, agents, session=session)
     if draft.sender is not None:
-        await activity.sent(draft.sender, to=recipient, thread=thread["_id"], session=session)
+        await activity.sent(draft.sender, message=draft.key, to=recipient, thread=thread["_id"], session=session)
     theirs = await activity.received(
         recipient, sender=draft.sender, thread=thread["_id"], counted=draft.sender != recipient, session=session
     )
