@@ -4,13 +4,16 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from models.store.database import Handle
+from auth.passwords import Passwords
+from auth.registration import Registration
+from models.store.database import Database, Handle
+from models.users import Role
 from tests import factories
 from tests.client import Client
-from tests.factories import Person
+from tests.factories import PASSWORD, Person
 
 CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
 MESSAGE = """
@@ -129,6 +132,20 @@ class Cast:
         """Resume an agent."""
         found: dict[str, Any] = (await self.boss.client.query(RESUME, agent={"name": name}))["resumeAgent"]["agent"]
         return found
+
+
+async def apart(store: Database, client: Client, name: str) -> Cast:
+    """Give an operator alone on a database of that name, emptied, over a client of a server on it."""
+    handle = store.client[name]
+    await Database(store.client, handle).empty(keep=["sequences"])
+    async with Passwords("cheap") as passwords:
+        made = await Registration(passwords).create(
+            email="boss@example.com", name="Boss", password=PASSWORD, role=Role.ADMIN, now=datetime.now(UTC)
+        )
+    row = await store.handle["users"].find_one({"_id": made["_id"]})
+    assert row is not None
+    await handle["users"].insert_one(row)
+    return Cast(await factories.sign_in(client, email="boss@example.com"), handle)
 
 
 @dataclass

@@ -10,15 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from auth.passwords import Passwords
-from auth.registration import Registration
 from models.store.database import Database
-from models.users import Role
 from tests import factories
 from tests.client import Client, GraphQLErrors
-from tests.factories import PASSWORD
 from tests.processes import Server
-from tests.talking import COMPLETE, FAIL, KILL, STATES, Cast, Inbox, acknowledge, fail
+from tests.talking import COMPLETE, FAIL, KILL, STATES, Cast, Inbox, acknowledge, apart, fail
 
 NAME = "inbox_test"
 STORED = "query ($id: ID!) { node(id: $id) { ... on Message { delivery { status attempts error leasedUntil } } } }"
@@ -48,17 +44,7 @@ async def pair(mongodb_uri: str, bound: Database) -> AsyncIterator[Pair]:
 @pytest.fixture
 async def cast(pair: Pair, store: Database, session: aiohttp.ClientSession) -> Cast:
     """Give two agents that know each other; everybody speaks to the first server."""
-    handle = store.client[NAME]
-    await Database(store.client, handle).empty(keep=["sequences"])
-    async with Passwords("cheap") as passwords:
-        made = await Registration(passwords).create(
-            email="boss@example.com", name="Boss", password=PASSWORD, role=Role.ADMIN, now=datetime.now(UTC)
-        )
-    row = await store.handle["users"].find_one({"_id": made["_id"]})
-    assert row is not None
-    await handle["users"].insert_one(row)
-    boss = await factories.sign_in(Client(session, pair.first.graphql), email="boss@example.com")
-    cast = Cast(boss, handle)
+    cast = await apart(store, Client(session, pair.first.graphql), NAME)
     await cast.add("Mouth", "Ear")
     await cast.declare("Mouth", peers=("Ear",))
     await cast.declare("Ear", peers=("Mouth",))
