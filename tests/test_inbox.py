@@ -1,7 +1,7 @@
 """Inboxes: in order, at least once, to one at a time; paused, killed, given up; the same on every process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -467,3 +467,99 @@ async def test_what_goes_on_costs_no_more_with_history(cast: Cast) -> None:
     assert examined
     assert max(each.get("docsExamined", 0) for each in examined) <= 2
     assert max(each.get("keysExamined", 0) for each in examined) <= 5
+
+
+# ---------------------------------------------------------------- updates of a thread
+
+WATCH = """
+subscription ($thread: ID!, $after: String) {
+  threadUpdates(thread: $thread, after: $after) {
+    cursor type status at thread { id status messages { totalCount } } message { id payload delivery { status } }
+  }
+}
+"""
+
+
+async def update(events: AsyncGenerator[Any, None]) -> dict[str, Any]:
+    """Give the next update."""
+    found: dict[str, Any] = (await anext(events))["threadUpdates"]
+    return found
+
+
+async def test_a_thread_is_watched_from_a_snapshot_on_and_after_a_cursor(cast: Cast, pair: Pair) -> None:
+    there = elsewhere(cast, pair)
+    thread = (await cast.send("Mouth", "Ear", {"n": 0}, thread={"key": "case"}))["thread"]["id"]
+    async with there.boss.client.subscribe(WATCH, thread=thread) as events, cast.inbox("Ear") as ear:
+        snapshot = await update(events)
+        heard = [await update(events)]
+        await ear.acknowledge(await _held(ear, heard, events))
+        heard.append(await update(events))
+        other = await cast.inject("Ear", {"n": 5})
+        second = await cast.send("Mouth", "Ear", {"n": 1}, thread={"id": thread})
+        heard.append(await update(events))
+        heard.append(await update(events))
+        await cast.boss.client.query(KILL, thread=thread)
+        heard.append(await update(events))
+        assert other["thread"]["id"] != thread
+
+    assert (snapshot["type"], snapshot["status"], snapshot["message"]) == ("SNAPSHOT", None, None)
+    assert (snapshot["thread"]["status"], snapshot["thread"]["messages"]) == ("ACTIVE", {"totalCount": 1})
+    assert [(each["type"], each["status"]) for each in heard] == [
+        ("MESSAGE", "LEASED"),
+        ("MESSAGE", "DELIVERED"),
+        ("MESSAGE", "PENDING"),
+        ("MESSAGE", "LEASED"),
+        ("THREAD", "KILLED"),
+    ]
+    assert heard[2]["message"]["id"] == second["id"]
+    assert heard[-1]["thread"]["status"] == "KILLED"
+    for place, each in enumerate(heard[:-1]):
+        async with cast.boss.client.subscribe(WATCH, thread=thread, after=each["cursor"]) as events:
+            again = [await update(events) for _ in heard[place + 1 :]]
+        assert [item["cursor"] for item in again] == [item["cursor"] for item in heard[place + 1 :]]
+
+
+async def _held(inbox: Inbox, heard: list[dict[str, Any]], events: AsyncGenerator[Any, None]) -> dict[str, Any]:
+    """Give the item that an inbox has just been handed."""
+    item = await inbox.next()
+    assert heard[0]["message"]["id"] == item["message"]["id"]
+    return item
+
+
+async def test_who_was_away_for_longer_than_updates_are_kept_begins_with_a_snapshot(cast: Cast) -> None:
+    thread = (await cast.inject("Ear", {"n": 0}, thread={"key": "case"}))["thread"]["id"]
+    async with cast.boss.client.subscribe(WATCH, thread=thread) as events:
+        start = (await update(events))["cursor"]
+    await cast.inject("Ear", {"n": 1}, thread={"id": thread})
+    async with cast.boss.client.subscribe(WATCH, thread=thread, after=start) as events:
+        assert (await update(events))["type"] == "MESSAGE"
+
+    await cast.handle["control_events"].delete_many({})
+
+    async with cast.boss.client.subscribe(WATCH, thread=thread, after=start) as events:
+        begun = await update(events)
+        assert (begun["type"], begun["thread"]["messages"]["totalCount"]) == ("SNAPSHOT", 2)
+        sent = await cast.inject("Ear", {"n": 2}, thread={"id": thread})
+        following = await update(events)
+    assert (following["type"], following["message"]["id"]) == ("MESSAGE", sent["id"])
+
+
+async def test_an_agent_watches_its_own_threads_and_messages_alone(cast: Cast) -> None:
+    await cast.add("Nose")
+    mine = (await cast.send("Mouth", "Ear", {"n": 0}, thread={"key": "case"}))["thread"]["id"]
+    other = (await cast.inject("Nose", {}))["thread"]["id"]
+    with pytest.raises(GraphQLErrors) as caught:
+        async with cast.clients["Mouth"].subscribe(WATCH, thread=other) as events:
+            await update(events)
+    assert (caught.value.code, caught.value.field) == ("NOT_FOUND", "thread")
+
+    async with (
+        cast.clients["Mouth"].subscribe(WATCH, thread=mine) as mouth,
+        cast.clients["Ear"].subscribe(WATCH, thread=mine) as ear,
+    ):
+        assert (await update(mouth))["type"] == (await update(ear))["type"] == "SNAPSHOT"
+        await cast.inject("Ear", {"n": 1}, thread={"id": mine})
+        await cast.send("Mouth", "Ear", {"n": 2}, thread={"id": mine})
+        assert [(await update(ear))["message"]["payload"]["n"] for _ in range(2)] == [1, 2]
+        seen = await update(mouth)
+    assert (seen["message"]["payload"], seen["thread"]["messages"]["totalCount"]) == ({"n": 2}, 2)
