@@ -20,7 +20,7 @@ from models.keys import ApiKeyScope
 from models.store import database
 from models.store.commits import Commits
 from models.store.database import Database, Key
-from models.usage import days, tallying
+from models.usage import tallying
 from models.usage.counting import Batch, Counting
 from models.usage.days import Cell, Sums, UsageMonth
 from models.usage.events import Event, UsageEvent
@@ -171,7 +171,7 @@ async def bulk(store: Database, count: int, now: datetime) -> str:
         await writing
     async with store.client.start_session() as session:
         await tallying.add_totals(tally.totals, tally.spans, session=session)
-        await days.add(UsageMonth, tally.days, used=tally.used, session=session)
+        await tallying.add(UsageMonth, tally.days, used=tally.used, running=tally.running, session=session)
     return secret
 
 

@@ -24,6 +24,7 @@ from models.store.live import Live, Teller
 from models.threads.inboxes import Inboxes
 from models.threads.messaging import Messaging
 from models.usage.counting import Counting
+from models.usage.resets import Resetting
 from models.usage.snapshots import Snapshots
 
 K = TypeVar("K", bound=Hashable)
@@ -38,6 +39,7 @@ class Services:
     commits: Commits
     counting: Counting
     snapshots: Snapshots
+    resetting: Resetting
     recording: Recording
     prices: Prices
     budgets: Budgets

@@ -5,7 +5,7 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
-from auth.permissions import collectors, readers
+from auth.permissions import admins, collectors, readers
 from graph.agents import AgentBy, AgentFilter
 from graph.context import Info
 from graph.language.describe import object_type
@@ -20,9 +20,11 @@ from graph.usage.collecting import (
 )
 from graph.usage.events import UsageEvent
 from graph.usage.figures import Days, From, To, Usage, figures_of_usage
+from graph.usage.summary import ResetUsageInput, ResetUsagePayload, UsageSummary
 from models import agents
 from models.errors import BadInput
-from models.usage import counting, events, snapshots
+from models.store import commits
+from models.usage import counting, events, resets, snapshots
 from models.usage import days as kept
 
 
@@ -65,6 +67,20 @@ class UsageQueries:
         row = await events.find(of, id)
         return UsageEvent.of(row) if row else None
 
+    @query(allow=readers, weight=2000)
+    async def usage_summary(
+        self,
+        info: Info,
+        agent: Annotated[AgentBy | None, strawberry.argument(description="Only this agent.")] = None,
+        model: Annotated[
+            str | None, strawberry.argument(description="Only this model, by its name as reported; empty for none.")
+        ] = None,
+    ) -> UsageSummary:
+        """Give what has been counted since the last `resetUsage`: totals, by agent, by model."""
+        key = (await agents.require(agent.ref("agent"), field="agent"))["_id"] if agent else None
+        found = await resets.summary(agent=key, model=model, now=info.context.now)
+        return UsageSummary(summary=found, agent=key)
+
 
 @object_type
 class UsageMutations:
@@ -95,3 +111,15 @@ class UsageMutations:
         weight = snapshots.WEIGHT * len(input.agents)
         outcomes = report.merged(await services.commits.submit(services.snapshots, report, weight=weight))
         return CollectSnapshotsPayload(**counted("snapshot", outcomes), items=ItemResult.of(outcomes))
+
+    @mutation(allow=admins)
+    async def reset_usage(self, info: Info, input: ResetUsageInput) -> ResetUsagePayload | None:
+        """Have `usageSummary` count anew from now on. Events stay, and so do lifetime figures, days, hours and alerts.
+
+        An event counts before the reset or after it, never both: one that is sent after the answer counts after it.
+        """
+        input.check()
+        services, by = info.context.services, info.context.viewer.require_user()
+        await services.commits.submit(services.resetting, by, weight=commits.LARGEST)
+        found = await resets.summary(agent=None, model=None, now=info.context.now)
+        return ResetUsagePayload(usage_summary=UsageSummary(summary=found, agent=None))

@@ -66,6 +66,7 @@ from models.usage import reported
 from models.usage.counting import Counting
 from models.usage.days import UsageHours, UsageMonth
 from models.usage.events import UsageEvent
+from models.usage.resets import Resetting, UsageReset
 from models.usage.seen import Seen
 from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
@@ -100,6 +101,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     UsageMonth,
     UsageHours,
     UsageSnapshot,
+    UsageReset,
     Seen,
     AgentVersion,
     AgentRun,
@@ -208,6 +210,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 prices=prices,
                 budgets=budgets,
                 default_thread_tokens=settings.default_thread_tokens,
+                resetting=Resetting(),
                 recording=Recording(settings.zone),
                 live=live,
                 messaging=messaging,

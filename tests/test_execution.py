@@ -65,6 +65,7 @@ from models.threads.messaging import Messaging
 from models.threads.sending import Terms
 from models.usage.counting import Batch, Counting
 from models.usage.events import Event, UsageEvent
+from models.usage.resets import Resetting
 from models.usage.snapshots import Snapshots
 from models.users import Role, User
 from resolvers import ROOTS
@@ -140,6 +141,7 @@ async def company(store: Database) -> AsyncIterator[Company]:
             prices=Prices(store),
             budgets=Budgets(),
             default_thread_tokens=100_000,
+            resetting=Resetting(),
             recording=Recording(ZoneInfo("UTC")),
             live=Live(store, [Alert]),
             messaging=messaging,

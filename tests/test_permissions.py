@@ -25,6 +25,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "agents": ("agents { totalCount }", "uar"),
     "usage": ("usage { totals { cost } }", "uar"),
     "usageEvent": ('usageEvent(id: "1") { id }', "uar"),
+    "usageSummary": ("usageSummary { since }", "uar"),
+    "resetUsage": ('resetUsage(input: {confirm: ""}) { usageSummary { since } }', "a"),
     "prices": ("prices { totalCount }", "uar"),
     "setPrice": ('setPrice(input: {modelPrefix: "", prompt: 0, completion: 0}) { price { id } }', "a"),
     "deletePrice": (f'deletePrice(input: {{id: "{ID}"}}) {{ deletedId }}', "a"),

@@ -37,9 +37,11 @@ class UsageTotals:
     messages: BigInt = _ZERO
     """Messages exchanged."""
     conversations: BigInt = _ZERO
-    """Distinct conversations, each counted once per agent, on the day of its earliest event; 0 by model."""
+    """Distinct conversations, each counted once per agent, on the day of its earliest event; 0 by model and in a
+    `UsageSummary`."""
     users: BigInt = _ZERO
-    """Distinct users, each counted once per agent, on the day of their earliest event; 0 by model."""
+    """Distinct users, each counted once per agent, on the day of their earliest event; 0 by model and in a
+    `UsageSummary`."""
     requests: BigInt = _ZERO
     """Calls of models, one per event."""
     prompt_tokens: BigInt = _ZERO

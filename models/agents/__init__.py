@@ -125,6 +125,7 @@ class Agent(Stored, AgentFields):
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
+    usage_reset: int | None = None
 
     class Settings:
         """Where it is stored, and an index for each order that a list may have."""
@@ -225,14 +226,19 @@ async def by_keys(keys: Sequence[Key], *, session: Session | None = None) -> Map
 
 async def by_refs(refs: Sequence[Ref], *, session: Session | None = None) -> Mapping[Ref, Key]:
     """Find the keys of many, named by key or name; a ref that finds nothing is left out."""
+    return {ref: row["_id"] for ref, row in (await counted(refs, session=session)).items()}
+
+
+async def counted(refs: Sequence[Ref], *, session: Session | None = None) -> Mapping[Ref, Row]:
+    """Find many, named by key or name, with the reset that their usage counts from; what is not there is left out."""
     keys = [ref for ref in refs if isinstance(ref, Key)]
     names = [ref for ref in refs if isinstance(ref, str)]
-    found: dict[Ref, Key] = {}
+    found: dict[Ref, Row] = {}
     for field, wanted in (("_id", keys), ("name", names)):
         if wanted:
             where = {field: {"$in": wanted}, "deleted_at": None}
-            async for row in database.collection(Agent).find(where, {"name": 1}, session=session):
-                found[row[field]] = row["_id"]
+            async for row in database.collection(Agent).find(where, {"name": 1, "usage_reset": 1}, session=session):
+                found[row[field]] = row
     return found
 
 

@@ -26,6 +26,9 @@ log = structlog.get_logger()
 # So many tries may fail, for whatever reason, before a process waits for its turn.
 _PATIENCE: Final = 5
 _TURN: Final = "commits"
+LARGEST: Final = 4000
+"""What one transaction takes at most; what weighs so much goes alone."""
+
 _LOOKS_EVERY_S: Final = 0.1
 _CONTENDED_S: Final = 0.3
 
@@ -83,7 +86,7 @@ class Commits:
     """
 
     def __init__(
-        self, document: type[Document], *, largest: int = 4000, bound: int = 20_000, deadline_s: float = 10.0
+        self, document: type[Document], *, largest: int = LARGEST, bound: int = 20_000, deadline_s: float = 10.0
     ) -> None:
         """`largest`: weight of one transaction; `bound`: weight that may wait; `document`: whose database commits."""
         self._document = document

@@ -1,4 +1,4 @@
-"""What a batch of events does to events, totals, days, hours, distinct ids, budgets and alerts, in one transaction."""
+"""What a batch of events does to events, all figures, distinct ids, budgets and alerts, in one transaction."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +30,8 @@ class _Named:
     """What some events name: agents, and reservations with the budgets that they are part of."""
 
     agents: Mapping[agents.Ref, Key]
+    resets: Mapping[Key, int]
+    """By which reset the running sums of agents began, where there was one."""
     reservations: Mapping[Key, Row]
     refused: Mapping[int, Outcome]
     """Events, by their identity, that name what there is not; an agent's name that is new is registered."""
@@ -71,7 +73,9 @@ class Counting:
     async def prepare(self, items: Sequence[Batch]) -> _Named:
         """Find what is named."""
         named = {event.agent for batch in items for event in batch.events}
-        found = await agents.by_refs(list(named))
+        rows = await agents.counted(list(named))
+        found = {ref: row["_id"] for ref, row in rows.items()}
+        resets = {row["_id"]: reset for row in rows.values() if (reset := row.get("usage_reset")) is not None}
         lost = {ref for ref in named if isinstance(ref, Key) and ref not in found}
         held = {event.reservation for batch in items for event in batch.events if event.reservation is not None}
         # None of them ever goes: what is found now is there in the transaction too.
@@ -82,7 +86,7 @@ class Counting:
                 for event in batch.events:
                     if reason := _refusal(event, lost, there):
                         refused[id(event)] = reason
-        return _Named(found, there, refused)
+        return _Named(found, resets, there, refused)
 
     async def apply(
         self,
@@ -116,14 +120,16 @@ class Counting:
             self._price(row)
             if reservation := row.get("reservation"):
                 row["budget"] = prepared.reservations[reservation]["budget"]
+            if (reset := prepared.resets.get(row["agent"])) is not None:
+                row["reset"] = reset
         if rows:
-            await self._count(list(rows.values()), session=session)
+            await self._count(list(rows.values()), prepared.resets, session=session)
         if len(rows) == len(keys):
             return [[events.ACCEPTED] * len(batch.events) for batch in items]
         return _outcomes(items, known=known, rows=rows, refused=prepared.refused, commit=commit)
 
-    async def _count(self, rows: Sequence[dict[str, Any]], *, session: Session) -> None:
-        tally = Tally()
+    async def _count(self, rows: Sequence[dict[str, Any]], resets: Mapping[Key, int], *, session: Session) -> None:
+        tally = Tally(resets)
         tally.count(rows, self.zone)
         tally.distinct(await seen.note(tally.claims, session=session))
         if charged := [row for row in rows if "budget" in row]:

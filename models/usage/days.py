@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 from models.errors import BadInput
 from models.store import database
-from models.store import writes as stored
 from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored
 
 FIGURES: Final = (
@@ -52,14 +51,24 @@ class _Packed(Stored):
 
 
 class UsageMonth(_Packed):
-    """One agent's use of one model in one month (`period` 202605); a cell is a day (`05`) of the company."""
+    """One agent's use of one model in one month (`period` 202605); a cell is a day (`05`) of the company.
+
+    `running` is what it has counted since the last reset of usage.
+    """
+
+    running: dict[str, Any] | None = None
 
     class Settings:
-        """Where it is stored."""
+        """Where it is stored, and an index of what counts since a reset, whose keys never change."""
 
         name = "usage_months"
         indexes: ClassVar[list[IndexModel]] = [
-            IndexModel([("period", ASCENDING), ("agent", ASCENDING), ("model", ASCENDING)], unique=True, name="cell")
+            IndexModel([("period", ASCENDING), ("agent", ASCENDING), ("model", ASCENDING)], unique=True, name="cell"),
+            IndexModel(
+                [("agent", ASCENDING), ("model", ASCENDING), ("period", ASCENDING)],
+                partialFilterExpression={"running": {"$exists": True}},
+                name="running",
+            ),
         ]
 
 
@@ -251,37 +260,6 @@ def today(now: datetime, zone: ZoneInfo) -> date:
     return now.astimezone(zone).date()
 
 
-# ---------------------------------------------------------------- writes
-
-
-async def add(
-    document: type[UsageMonth | UsageHours],
-    sums: Mapping[Cell, Mapping[str, int]],
-    *,
-    used: Mapping[Cell, tuple[datetime, datetime]] | None = None,
-    session: Session,
-) -> None:
-    """Add figures to their cells, creating what is missing; `used`: first and last use within each cell."""
-    documents: dict[tuple[int, Key, str], dict[str, dict[str, Any]]] = {}
-    for cell, figures in sums.items():
-        change = documents.setdefault((cell.period, cell.agent, cell.model), {"$inc": {}, "$min": {}, "$max": {}})
-        for name, value in figures.items():
-            if value:
-                change["$inc"][f"{name}.{cell.cell}"] = value
-        if used and cell in used:
-            change["$min"][f"first_used_at.{cell.cell}"], change["$max"][f"last_used_at.{cell.cell}"] = used[cell]
-    # In one order for everybody: two transactions that meet do so at the first document, before work is done.
-    writes = [
-        (
-            {"period": period, "agent": agent, "model": model},
-            {operator: fields for operator, fields in change.items() if fields},
-        )
-        for (period, agent, model), change in sorted(documents.items())
-        if any(change.values())
-    ]
-    await stored.update(document, writes, upsert=True, session=session)
-
-
 # ---------------------------------------------------------------- rules
 
 
@@ -334,7 +312,11 @@ async def _hours(
 
 
 def _projection(figures: Sequence[str] | None) -> Mapping[str, int]:
-    return {"_id": 0} if figures is None else {"_id": 0, "agent": 1, "period": 1, **dict.fromkeys(figures, 1)}
+    return (
+        {"_id": 0, "running": 0}
+        if figures is None
+        else {"_id": 0, "agent": 1, "period": 1, **dict.fromkeys(figures, 1)}
+    )
 
 
 async def day_sums(

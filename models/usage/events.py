@@ -58,6 +58,7 @@ class UsageEvent(Stored):
     reservation: Key | None = None
     content: bytes
     commit: Key
+    reset: int | None = None
 
     class Settings:
         """Where it is stored. No index beside the key: nothing but `rebuild` reads events, and it reads them all."""

@@ -6,16 +6,18 @@ from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from models.agents import Agent
+from models.errors import Conflict
 from models.store import database
 from models.store.database import Key, Session, UpdateOne
-from models.usage import days, snapshots, tallying
+from models.usage import resets, snapshots, tallying
 from models.usage.days import FIGURES, Cell, Sums, UsageHours, UsageMonth
 from models.usage.events import UNNAMED_MODEL, UsageEvent
+from models.usage.running import Place, Run
 from models.usage.seen import Seen
 from models.usage.snapshots import UsageSnapshot
 from models.usage.tallying import Tally
 
-P = TypeVar("P", Key, Cell)
+P = TypeVar("P", Key, Cell, Place)
 Found = Mapping[P, Mapping[str, tuple[int, int]]]
 
 _BATCH: Final = 2000
@@ -45,6 +47,7 @@ class _Kept:
     totals: dict[Key, Sums] = field(default_factory=dict)
     days: dict[Cell, Sums] = field(default_factory=dict)
     hours: dict[Cell, Sums] = field(default_factory=dict)
+    running: dict[Place, Run] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
 
 
@@ -56,7 +59,8 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
     """
     report = Report()
     async with database.snapshot(UsageEvent) as session:
-        tally = Tally()
+        tally = Tally(await resets.of_agents(None, session=session))
+        reset = await resets.newest(session=session)
         async for row in database.collection(UsageEvent).find({}, session=session).batch_size(_BATCH):
             tally.count([row], zone)
             report.events += 1
@@ -71,6 +75,8 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
     totals = _differences(kept.totals, tally.totals)
     by_day = _differences(kept.days, tally.days)
     by_hour = _differences(kept.hours, tally.hours)
+    counted = resets.gathered(tally.running)
+    running = _differences(_sums(kept.running), _sums(counted))
     moved = {
         key: (kept.seen.get(key), first_days.get(key))
         for key in kept.seen.keys() | first_days.keys()
@@ -80,6 +86,7 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
         *_described("agent", totals),
         *_described("day", by_day),
         *_described("hour", by_hour),
+        *_described("since the last reset", running),
         *(
             Difference(f"first day of {key!r}", "day", kept=before or 0, right=right or 0)
             for key, (before, right) in moved.items()
@@ -88,9 +95,16 @@ async def rebuild(zone: ZoneInfo, *, repair: bool, progress: Callable[[int], Non
     if repair and report.differences:
 
         async def body(session: Session) -> None:
+            if await resets.newest(session=session) != reset:
+                raise Conflict("Usage was reset meanwhile. Run it again.")
             await tallying.add_totals(_missing(totals), tally.spans, session=session)
-            await days.add(UsageMonth, _missing(by_day), used=tally.used, session=session)
-            await days.add(UsageHours, _missing(by_hour), session=session)
+            await tallying.add(UsageMonth, _missing(by_day), used=tally.used, session=session)
+            await tallying.add(UsageHours, _missing(by_hour), session=session)
+            spans = kept.running | counted
+            runs = {
+                place: Run(spans[place].first, spans[place].last, sums) for place, sums in _missing(running).items()
+            }
+            await tallying.add(UsageMonth, {}, running=runs, session=session)
             await _move(moved, session=session)
 
         await database.transaction(UsageEvent, body)
@@ -107,6 +121,7 @@ async def _kept(session: Session) -> _Kept:
             for name in FIGURES:
                 for cell, value in row.get(name, {}).items():
                     cells.setdefault(Cell(row["agent"], row["model"], row["period"], cell), {})[name] = value
+    kept.running = await resets.running(session=session)
     async for row in database.collection(Seen).find({}, session=session):
         kept.seen[row["_id"]] = row["day"]
     return kept
@@ -129,6 +144,10 @@ def _differences(kept: Mapping[P, Sums], right: Mapping[P, Sums]) -> Found[P]:
             if before.get(name, 0) != after.get(name, 0):
                 found.setdefault(place, {})[name] = (before.get(name, 0), after.get(name, 0))
     return found
+
+
+def _sums(runs: Mapping[Place, Run]) -> Mapping[Place, Sums]:
+    return {place: run.sums for place, run in runs.items()}
 
 
 def _missing(found: Found[P]) -> dict[P, Sums]:

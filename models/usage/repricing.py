@@ -11,7 +11,7 @@ from models.prices.costs import Table
 from models.store import database
 from models.store.commits import Commits
 from models.store.database import ASCENDING, Key, Row, Session, UpdateOne
-from models.usage import tallying
+from models.usage import resets, tallying
 from models.usage.events import CostSource, UsageEvent, cost_source
 from models.usage.tallying import Tally
 
@@ -20,7 +20,7 @@ _DEADLINE_S: Final = 60.0
 _READ: Final = dict.fromkeys(
     (
         "agent", "at", "model", "provider", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens",
-        "reasoning_tokens", "cost_nanodollars", "price",
+        "reasoning_tokens", "cost_nanodollars", "price", "reset",
     ),
     1,
 )  # fmt: skip
@@ -119,7 +119,7 @@ class _Repricing:
         rows = database.collection(UsageEvent)
         stored = rows.find({"_id": {"$in": keys}}, _READ, session=session)
         found = [other async for row in stored if (other := _otherwise(row, self._table)) is not None]
-        tally = Tally()
+        tally = Tally(await resets.of_agents({each.row["agent"] for each in found}, session=session))
         for each in found:
             tally.adjust(each.row, _difference(each), self._zone)
         # Figures first: what collectors are changing too shows here as a conflict, before work is done.

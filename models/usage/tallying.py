@@ -1,4 +1,4 @@
-"""What some usage adds up to, and how that is added to what is kept: totals, days and hours."""
+"""What some usage adds up to, and how that is added to what is kept: totals, days, hours, sums since a reset."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,30 +9,33 @@ from zoneinfo import ZoneInfo
 from models.agents import Agent
 from models.store import writes as stored
 from models.store.database import Key, Outdated, Row, Session
-from models.usage import days, events
+from models.usage import events
 from models.usage.days import Cell, Sums, UsageHours, UsageMonth
+from models.usage.running import Place, Run, note, write
 from models.usage.seen import Claim, Kind, Move
 
 
 @dataclass(slots=True)
 class Tally:
-    """What some events add up to."""
+    """What some events add up to. `resets`: by which reset the running sums of agents began, where there was one."""
 
+    resets: Mapping[Key, int] = field(default_factory=dict)
     totals: dict[Key, Sums] = field(default_factory=dict)
     days: dict[Cell, Sums] = field(default_factory=dict)
     hours: dict[Cell, Sums] = field(default_factory=dict)
     used: dict[Cell, tuple[datetime, datetime]] = field(default_factory=dict)
     spans: dict[Key, tuple[datetime, datetime]] = field(default_factory=dict)
     claims: dict[Claim, date] = field(default_factory=dict)
+    running: dict[Place, Run] = field(default_factory=dict)
 
     def count(self, rows: Iterable[Row], zone: ZoneInfo) -> None:
         """Count stored events; their days are those of `zone`."""
-        groups: dict[tuple[Key, str, date, date, int], list[Row]] = {}
+        groups: dict[tuple[Key, str, date, date, int, int | None], list[Row]] = {}
         for row in rows:
             agent, at = row["agent"], row["at"]
             day = at.astimezone(zone).date()
             # What falls into the same cells is added up first: there are few cells, and each costs.
-            key = agent, row["model"], day, at.date(), at.hour
+            key = agent, row["model"], day, at.date(), at.hour, row.get("reset")
             group = groups.get(key)
             if group is None:
                 groups[key] = [row]
@@ -42,21 +45,27 @@ class Tally:
                 if identifier := row.get(name):
                     claim = Claim(agent, kind, identifier)
                     self.claims[claim] = min(self.claims.get(claim, day), day)
-        for (agent, model, day, _, _), group in groups.items():
+        for (agent, model, day, _, _, reset), group in groups.items():
             sums, times = figures_of(group), [row["at"] for row in group]
             cell = Cell.of_day(agent, model, day)
             hour = Cell.of_hour(agent, model, times[0])
             _add(self.totals.setdefault(agent, {}), sums)
             _add(self.days.setdefault(cell, {}), sums)
             _add(self.hours.setdefault(hour, {}), sums)
-            self.use(cell, min(times))
-            self.use(cell, max(times))
+            first, last = min(times), max(times)
+            self.use(cell, first)
+            self.use(cell, last)
+            if reset == self.resets.get(agent):
+                note(self.running, (cell.period, agent, model), Run(first, last, dict(sums)))
 
     def adjust(self, row: Row, figures: Sums, zone: ZoneInfo) -> None:
         """Add to the figures that a stored event is in, without another use."""
         agent, model, at = row["agent"], row["model"], row["at"]
         _add(self.totals.setdefault(agent, {}), figures)
-        _add(self.days.setdefault(Cell.of_day(agent, model, at.astimezone(zone).date()), {}), figures)
+        cell = Cell.of_day(agent, model, at.astimezone(zone).date())
+        _add(self.days.setdefault(cell, {}), figures)
+        if row.get("reset") == self.resets.get(agent):
+            note(self.running, (cell.period, agent, model), Run(at, at, figures))
         _add(self.hours.setdefault(Cell.of_hour(agent, model, at), {}), figures)
 
     def use(self, cell: Cell, at: datetime) -> None:
@@ -110,22 +119,58 @@ def figures_of(rows: Sequence[Row]) -> Sums:
 
 
 async def keep(tally: Tally, *, living: bool = False, session: Session) -> None:
-    """Add a tally to totals, days and hours; `living` as `add_totals` has it."""
+    """Add a tally to all that is kept; `living`: raises `Outdated` when an agent of it is deleted or reset by now."""
     # Totals first: what another process is changing too shows here as a conflict, before work is done.
-    await add_totals(tally.totals, tally.spans, living=living, session=session)
-    await days.add(UsageMonth, tally.days, used=tally.used, session=session)
-    await days.add(UsageHours, tally.hours, session=session)
+    await add_totals(tally.totals, tally.spans, living=tally.resets if living else None, session=session)
+    await add(UsageMonth, tally.days, used=tally.used, running=tally.running, session=session)
+    await add(UsageHours, tally.hours, session=session)
+
+
+async def add(
+    document: type[UsageMonth | UsageHours],
+    sums: Mapping[Cell, Mapping[str, int]],
+    *,
+    used: Mapping[Cell, tuple[datetime, datetime]] | None = None,
+    running: Mapping[Place, Run] | None = None,
+    session: Session,
+) -> None:
+    """Add figures to their cells, creating what is missing; `used`: first and last use within each cell.
+
+    `running`: what to add to the sums since a reset, in documents that change anyway (decision 9).
+    """
+    documents: dict[Place, dict[str, dict[str, Any]]] = {}
+    for cell, figures in sums.items():
+        change = documents.setdefault((cell.period, cell.agent, cell.model), {"$inc": {}, "$min": {}, "$max": {}})
+        for name, value in figures.items():
+            if value:
+                change["$inc"][f"{name}.{cell.cell}"] = value
+        if used and cell in used:
+            change["$min"][f"first_used_at.{cell.cell}"], change["$max"][f"last_used_at.{cell.cell}"] = used[cell]
+    for place, run in (running or {}).items():
+        write(run, documents.setdefault(place, {"$inc": {}, "$min": {}, "$max": {}}))
+    # In one order for everybody: two transactions that meet do so at the first document, before work is done.
+    writes = [
+        (
+            {"period": period, "agent": agent, "model": model},
+            {operator: fields for operator, fields in change.items() if fields},
+        )
+        for (period, agent, model), change in sorted(documents.items())
+        if any(change.values())
+    ]
+    await stored.update(document, writes, upsert=True, session=session)
 
 
 async def add_totals(
     totals: Mapping[Key, Mapping[str, int]],
     spans: Mapping[Key, tuple[datetime, datetime]],
     *,
-    living: bool = False,
+    living: Mapping[Key, int] | None = None,
     session: Session,
 ) -> None:
-    """Add figures to the lifetime totals of agents; `living`: raises `Outdated` when one of them is deleted by now."""
-    alive = {"deleted_at": None} if living else {}
+    """Add figures to the lifetime totals of agents.
+
+    `living`: raises `Outdated` when one of them is deleted by now, or was reset by another reset than stands here.
+    """
     writes = []
     for agent in sorted(totals):
         sums = totals[agent]
@@ -138,6 +183,7 @@ async def add_totals(
             first, last = spans[agent]
             update |= {"$min": {"usage.first_used_at": first}, "$max": {"usage.last_used_at": last}}
         if update:
+            alive = {} if living is None else {"deleted_at": None, "usage_reset": living.get(agent)}
             writes.append(({"_id": agent, **alive}, update))
-    if await stored.update(Agent, writes, session=session) != len(writes) and living:
+    if await stored.update(Agent, writes, session=session) != len(writes) and living is not None:
         raise Outdated
