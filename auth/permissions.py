@@ -53,6 +53,16 @@ operators = Permission("operators", "For admins and API keys with scope OPERATE.
 agents_themselves = Permission(
     "agents_themselves", "For API keys of an agent.", lambda viewer: viewer.agent is not None
 )
+overseers = Permission(
+    "overseers",
+    "For people who are signed in and API keys with scope READ that are no agent's.",
+    lambda viewer: readers.test(viewer) and viewer.agent is None,
+)
+spenders = Permission(
+    "spenders",
+    "For people who are signed in, API keys with scope COLLECT and API keys of an agent.",
+    lambda viewer: collectors.test(viewer) or agents_themselves.test(viewer),
+)
 agents_and_operators = Permission(
     "agents_and_operators",
     "For API keys of an agent, and for admins and API keys with scope OPERATE.",

@@ -142,9 +142,10 @@ class Alert(Node):
 
     @field
     async def thread(self, info: Info) -> Annotated["Thread", strawberry.lazy("graph.threads")] | None:
-        """Give the thread whose budget it is about; null when a rule spoke."""
+        """Give the thread whose budget it is about; null when a rule spoke, and for who may not read the thread."""
         row = await info.context.find(conversations.by_keys, self.thread_key)
-        return graph.threads.Thread.of(row) if row else None
+        may = row is not None and graph.threads.may_read(info.context, row["participants"])
+        return graph.threads.Thread.of(row) if row and may else None
 
     @field
     async def acknowledged_by(self, info: Info) -> User | None:

@@ -9,12 +9,14 @@ from strawberry import ID, Private
 import graph.threads
 from auth.permissions import Permission, readers
 from graph.context import Context, Info
+from graph.language import nodes
 from graph.language.describe import field, input_type, object_type
 from graph.language.enums import expose
 from graph.language.nodes import Node, key_of
 from graph.language.rows import reader
 from graph.language.scalars import BigInt
 from models.budgets import kept, ledger
+from models.budgets.kept import Scope
 from models.store.database import Key, Row
 from models.threads import conversations
 
@@ -111,10 +113,37 @@ class Reservation(Node):
     async def find_node(cls, context: Context, key: str) -> "Reservation | None":
         """Find one by its key."""
         row = await context.find(kept.reservations, key_of(key))
-        return cls.of(row) if row else None
+        return cls.of(row) if row and await _may_use(context, kept.thread_of(row["budget"])) else None
 
 
 _reservation = reader(Reservation, status=kept.status)
+
+
+async def scope_of(context: Context, thread: str) -> Scope:
+    """Give the scope of a thread; an agent's key uses those that it takes part in. Raises `BadInput`, `NotFound`."""
+    key = nodes.decode(thread, "Thread", field="thread")
+    if not await _may_use(context, key):
+        raise kept.unknown(Scope.thread(key))
+    return Scope.thread(key)
+
+
+async def reservation_of(context: Context, reservation: str) -> Key:
+    """Give the key of a reservation; an agent's key uses those of threads that it takes part in.
+
+    Raises `BadInput`, `NotFound`.
+    """
+    key = nodes.decode(reservation, "Reservation", field="reservation")
+    row = await context.find(kept.reservations, key)
+    if row is None or not await _may_use(context, kept.thread_of(row["budget"])):
+        raise kept.unknown_reservation()
+    return key
+
+
+async def _may_use(context: Context, thread: Key | None) -> bool:
+    if context.viewer.agent is None:
+        return True
+    row = await context.find(conversations.by_keys, thread)
+    return row is not None and graph.threads.may_read(context, row["participants"])
 
 
 # ---------------------------------------------------------------- reserveTokens
@@ -133,7 +162,7 @@ class ReserveTokensInput:
     lease_seconds: int = ledger.LEASE_S
     """How long they are held, 1 to 3,600 seconds: longer than the call may take."""
     agent: Annotated["AgentBy", strawberry.lazy("graph.agents")] | None = None
-    """Whose call it is: named in alerts about this budget. Needed only where no usage event names it."""
+    """Whose call it is: named in alerts about this budget. An agent's key speaks for its own agent."""
 
 
 @object_type

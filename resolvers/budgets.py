@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from auth.permissions import collectors, operators, readers
+from auth.permissions import operators, overseers, readers, spenders
 from graph import agents as agent_types
 from graph.budgets import (
     ExtendReservationInput,
@@ -15,16 +15,18 @@ from graph.budgets import (
     SettleTokensInput,
     SettleTokensPayload,
     ThreadBudget,
+    reservation_of,
+    scope_of,
 )
 from graph.context import Info
-from graph.language import nodes, pages
+from graph.language import pages
 from graph.language.describe import object_type
 from graph.language.guards import mutation, query
 from graph.language.pages import After, Connection, First
 from graph.language.scalars import BigInt
 from models.budgets import kept
 from models.budgets.changing import done
-from models.budgets.kept import Scope, ScopeKind
+from models.budgets.kept import ScopeKind
 from models.budgets.ledger import Extend, Limit, Reserve, Settle
 
 
@@ -32,9 +34,9 @@ from models.budgets.ledger import Extend, Limit, Reserve, Settle
 class BudgetQueries:
     """What can be asked about budgets."""
 
-    @query(allow=readers)
-    async def thread_budgets(self, first: First = None, after: After = None) -> Connection[ThreadBudget]:
-        """List the budgets of threads, those first of which most is used."""
+    @query(allow=overseers)
+    async def thread_budgets(self, first: First = None, after: After = None) -> Connection[ThreadBudget] | None:
+        """List the budgets of threads, those first of which most is used; an agent's key finds its own by `threads`."""
         wanted = pages.asked("thread budgets", kept.HOTTEST, first=first, after=after)
         page = await kept.page(ScopeKind.THREAD, window=wanted.window)
         return wanted.connection(page, ThreadBudget.of, partial(kept.count, ScopeKind.THREAD))
@@ -49,23 +51,27 @@ class BudgetQueries:
 class BudgetMutations:
     """How tokens are held and settled, and limits are set."""
 
-    @mutation(allow=collectors)
+    @mutation(allow=spenders)
     async def reserve_tokens(self, info: Info, input: ReserveTokensInput) -> ReserveTokensPayload | None:
         """Hold tokens of a thread's budget, before a model is called; never more than there are, whoever asks at once.
 
         BUDGET_EXHAUSTED says `limit`, `spent` and `reserved` in its extensions. When no answer comes, or
         SERVICE_UNAVAILABLE, send it again with the same key. What is not settled in time is given back.
         """
-        thread = Scope.thread(nodes.decode(input.thread, "Thread", field="thread"))
+        thread = await scope_of(info.context, input.thread)
         agent = await agent_types.key_of(input.agent, field="agent") if input.agent else None
         request = Reserve.of(
-            thread, tokens=input.tokens, key=input.idempotency_key, lease_s=input.lease_seconds, agent=agent
+            thread,
+            tokens=input.tokens,
+            key=input.idempotency_key,
+            lease_s=input.lease_seconds,
+            agent=info.context.viewer.agent or agent,
         )
         services = info.context.services
         held = done(await services.commits.submit(services.budgets, request))
         return ReserveTokensPayload(reservation=Reservation.of(held.about), budget=ThreadBudget.of(held.budget))
 
-    @mutation(allow=collectors)
+    @mutation(allow=spenders)
     async def settle_tokens(self, info: Info, input: SettleTokensInput) -> SettleTokensPayload | None:
         """Say what was spent of a reservation; it counts once, however often it is sent, and also when it is late.
 
@@ -73,7 +79,7 @@ class BudgetMutations:
         larger of the two then counts against the budget, whichever comes first.
         """
         request = Settle.of(
-            nodes.decode(input.reservation, "Reservation", field="reservation"),
+            await reservation_of(info.context, input.reservation),
             prompt_tokens=input.prompt_tokens,
             completion_tokens=input.completion_tokens,
         )
@@ -81,12 +87,11 @@ class BudgetMutations:
         settled = done(await services.commits.submit(services.budgets, request))
         return SettleTokensPayload(reservation=Reservation.of(settled.about), budget=ThreadBudget.of(settled.budget))
 
-    @mutation(allow=collectors)
+    @mutation(allow=spenders)
     async def extend_reservation(self, info: Info, input: ExtendReservationInput) -> ExtendReservationPayload | None:
         """Hold the tokens of a call that takes long for longer; one that has expired cannot be extended."""
-        request = Extend.of(
-            nodes.decode(input.reservation, "Reservation", field="reservation"), lease_s=input.lease_seconds
-        )
+        reservation = await reservation_of(info.context, input.reservation)
+        request = Extend.of(reservation, lease_s=input.lease_seconds)
         services = info.context.services
         held = done(await services.commits.submit(services.budgets, request))
         return ExtendReservationPayload(reservation=Reservation.of(held.about), budget=ThreadBudget.of(held.budget))
@@ -94,8 +99,7 @@ class BudgetMutations:
     @mutation(allow=operators)
     async def set_thread_budget(self, info: Info, input: SetThreadBudgetInput) -> SetThreadBudgetPayload | None:
         """Set how many tokens may be spent in a thread. A limit above what is spent reopens one that is EXHAUSTED."""
-        thread = Scope.thread(nodes.decode(input.thread, "Thread", field="thread"))
-        request = Limit.of(thread, tokens=input.max_tokens)
+        request = Limit.of(await scope_of(info.context, input.thread), tokens=input.max_tokens)
         services = info.context.services
         limited = done(await services.commits.submit(services.budgets, request))
         return SetThreadBudgetPayload(budget=ThreadBudget.of(limited.budget))

@@ -15,7 +15,7 @@ RESERVATION = "UmVzZXJ2YXRpb246NjU2NTY1NjU2NTY1NjU2NTY1NjU2NTY1"
 BY = '{name: "Nobody"}'
 
 # Each root field with arguments that find nothing, and those who are let in: u(ser), a(dmin), keys with scope
-# c(ollect), r(ead), m(anage), o(perate), the key of an a(g)ent, which has scope READ too, and n(obody).
+# c(ollect), r(ead), m(anage), o(perate), the key of an a(g)ent, which has scope READ too, and n(obody). R(ead): not g.
 TABLE: dict[str, tuple[str, str]] = {
     "node": (f'node(id: "{ID}") {{ id }}', "uar"),
     "me": ("me { id }", "nuacrmo"),
@@ -58,16 +58,16 @@ TABLE: dict[str, tuple[str, str]] = {
     "thread": (f'thread(id: "{THREAD}") {{ id }}', "uar"),
     "threads": ("threads { totalCount }", "uar"),
     "messages": ("messages { totalCount }", "uar"),
-    "threadBudgets": ("threadBudgets { totalCount }", "uar"),
+    "threadBudgets": ("threadBudgets { totalCount }", "uaR"),
     "defaultThreadTokens": ("defaultThreadTokens", "uar"),
     "reserveTokens": (
         f'reserveTokens(input: {{thread: "{THREAD}", tokens: 1, idempotencyKey: "k"}}) {{ budget {{ exhausted }} }}',
-        "uac",
+        "uacg",
     ),
-    "settleTokens": (f'settleTokens(input: {{reservation: "{RESERVATION}"}}) {{ budget {{ exhausted }} }}', "uac"),
+    "settleTokens": (f'settleTokens(input: {{reservation: "{RESERVATION}"}}) {{ budget {{ exhausted }} }}', "uacg"),
     "extendReservation": (
         f'extendReservation(input: {{reservation: "{RESERVATION}"}}) {{ budget {{ exhausted }} }}',
-        "uac",
+        "uacg",
     ),
     "setThreadBudget": (
         f'setThreadBudget(input: {{thread: "{THREAD}", maxTokens: 1}}) {{ budget {{ exhausted }} }}',
@@ -124,8 +124,8 @@ CALLERS = ["n", "u", "a", "c", "r", "m", "o", "g"]
 
 
 def is_let_in(caller: str, allowed: str) -> bool:
-    """Whether the table lets somebody in; an agent's key may what its scope may."""
-    return caller in allowed or (caller == "g" and "r" in allowed)
+    """Whether the table lets somebody in; an agent's key may what its scope may, but for what says `R`."""
+    return caller in allowed or (caller == "g" and "r" in allowed) or (caller == "r" and "R" in allowed)
 
 
 def _roots() -> dict[str, str]:

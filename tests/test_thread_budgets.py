@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from models import agents
 from models.store import database
@@ -11,8 +14,10 @@ from models.store.database import Database, Key, Session
 from models.threads import conversations, putting
 from models.threads.conversations import Ref, Thread
 from models.threads.putting import Draft
-from tests.client import Client
+from tests.client import Client, GraphQLErrors
 from tests.factories import Person
+from tests.processes import Server
+from tests.talking import KILL, Cast
 from tests.test_budgets import LIMIT, reserve, settle
 
 CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
@@ -173,3 +178,133 @@ async def test_alerts_of_budgets_are_heard_live(user: Person) -> None:
         heard = await hearing
 
     assert heard["thresholdAlerts"] == {"percent": 90, "thread": {"id": thread}}
+
+
+# ---------------------------------------------------------------- agents that talk
+
+UPDATES = "subscription ($thread: ID!) { threadUpdates(thread: $thread) { type status thread { status } } }"
+NODE = "query ($id: ID!) { node(id: $id) { id } }"
+BUDGETS = "{ threadBudgets { totalCount } }"
+
+
+@pytest.fixture
+async def cast(admin: Person, store: Database) -> Cast:
+    """Give two agents that talk, and one that does not."""
+    made = Cast(admin, store.handle)
+    await made.add("Mouth", "Ear", "Nose")
+    await made.declare("Mouth", peers=("Ear",))
+    await made.declare("Ear", peers=("Mouth",))
+    return made
+
+
+async def refused(sending: Awaitable[Any]) -> GraphQLErrors:
+    """Have something refused, for one reason."""
+    with pytest.raises(GraphQLErrors) as caught:
+        await sending
+    return caught.value
+
+
+async def test_an_exhausted_thread_takes_no_message_until_its_limit_is_raised(cast: Cast) -> None:
+    client = cast.boss.client
+    thread = (await cast.send("Mouth", "Ear", {}))["thread"]["id"]
+    await client.query(LIMIT, input={"thread": thread, "maxTokens": 1000})
+    await reserve(client, thread, 100, "held")
+    await spend(client, thread, 1000, "k")
+
+    for sending in (
+        cast.send("Mouth", "Ear", {}, thread={"id": thread}),
+        cast.inject("Ear", {}, thread={"id": thread}),
+    ):
+        error = await refused(sending)
+        extensions = error.errors[0]["extensions"]
+        assert error.code == "BUDGET_EXHAUSTED"
+        assert (extensions["limit"], extensions["spent"], extensions["reserved"]) == (1000, 1000, 100)
+    await client.query(LIMIT, input={"thread": thread, "maxTokens": 2000})
+
+    assert (await cast.send("Mouth", "Ear", {}, thread={"id": thread}))["thread"]["status"] == "ACTIVE"
+
+
+async def test_who_watches_a_thread_hears_on_any_process_that_it_stops_and_goes_on(
+    cast: Cast, server: Server, mongodb_uri: str
+) -> None:
+    client = cast.boss.client
+    thread = (await cast.send("Mouth", "Ear", {}))["thread"]["id"]
+    await client.query(LIMIT, input={"thread": thread, "maxTokens": 1000})
+
+    async with Server(mongodb_uri, **server.settings) as another:
+        elsewhere = Client(client.session, another.graphql, cast.boss.access_token)
+        async with elsewhere.subscribe(UPDATES, thread=thread) as updates:
+            snapshot = (await anext(updates))["threadUpdates"]
+            await spend(client, thread, 1000, "k")
+            await client.query(LIMIT, input={"thread": thread, "maxTokens": 2000})
+            heard: list[str] = []
+            while len(heard) < 2:
+                update = (await anext(updates))["threadUpdates"]
+                heard += [update["status"]] if update["type"] == "THREAD" else []
+
+    assert snapshot["thread"]["status"] == "ACTIVE"
+    assert heard == ["EXHAUSTED", "ACTIVE"]
+
+
+async def test_agents_find_the_warnings_in_their_inbox(cast: Cast) -> None:
+    thread = (await cast.send("Mouth", "Ear", {}))["thread"]["id"]
+    await cast.boss.client.query(LIMIT, input={"thread": thread, "maxTokens": 1000})
+    await spend(cast.boss.client, thread, 920, "k")
+
+    async with cast.inbox("Mouth") as inbox:
+        warnings = [await inbox.take() for _ in range(2)]
+
+    assert warnings == [
+        {"severity": "WARNING", "percent": 75, "used": 920, "left": 80, "limit": 1000},
+        {"severity": "HIGH", "percent": 90, "used": 920, "left": 80, "limit": 1000},
+    ]
+
+
+async def test_in_a_thread_that_is_killed_nothing_is_reserved(cast: Cast) -> None:
+    thread = (await cast.send("Mouth", "Ear", {}))["thread"]["id"]
+    held = await reserve(cast.boss.client, thread, 100, "1")
+    await cast.boss.client.query(KILL, thread=thread)
+
+    error = await refused(reserve(cast.boss.client, thread, 100, "2"))
+    settled = await settle(cast.boss.client, held["reservation"]["id"], 40, 0)
+
+    assert (error.code, error.field) == ("CONFLICT", "thread")
+    assert settled["budget"]["totalTokens"] == 40
+
+
+async def test_an_agent_spends_in_its_own_threads_alone(cast: Cast) -> None:
+    thread = (await cast.send("Mouth", "Ear", {}))["thread"]["id"]
+    await cast.boss.client.query(LIMIT, input={"thread": thread, "maxTokens": 1000})
+    ear, nose = cast.clients["Ear"], cast.clients["Nose"]
+
+    held = (await reserve(ear, thread, 900, "k", agent={"name": "Mouth"}))["reservation"]["id"]
+    longer = "mutation ($input: ExtendReservationInput!) { extendReservation(input: $input) { reservation { id } } }"
+    for sending, field in (
+        (reserve(nose, thread, 1, "l"), "thread"),
+        (settle(nose, held, 1, 0), "reservation"),
+        (nose.query(longer, input={"reservation": held}), "reservation"),
+    ):
+        error = await refused(sending)
+        assert (error.code, error.field) == ("NOT_FOUND", field)
+    for forbidden in (
+        ear.query(BUDGETS),
+        ear.query(LIMIT, input={"thread": thread, "maxTokens": 9}),
+    ):
+        assert (await refused(forbidden)).code == "FORBIDDEN"
+    await settle(ear, held, 800, 0)
+
+    assert (await ear.query(NODE, id=held))["node"] == {"id": held}
+    assert (await nose.query(NODE, id=held))["node"] is None
+    # It speaks for itself, whomever it names.
+    assert [(each["agent"]["name"], each["percent"]) for each in await alerts(cast.boss.client)] == [("Ear", 75)]
+    assert [each["thread"] for each in await alerts(ear)] == [{"id": thread}]
+    assert [each["thread"] for each in await alerts(nose)] == [None]
+
+
+async def test_the_hottest_budgets_are_read_off_an_index(store: Database) -> None:
+    cursor = store.handle["budgets"].find({"kind": "THREAD"}).sort([("percent", -1), ("_id", -1)]).limit(21)
+
+    plan = str((await cursor.explain())["queryPlanner"]["winningPlan"])
+
+    assert "'indexName': 'hottest'" in plan
+    assert "'stage': 'SORT'" not in plan

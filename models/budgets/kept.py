@@ -206,6 +206,17 @@ def reservation_key(scope: Scope, idempotency_key: str) -> Key:
     return Key(hashlib.blake2b(said, digest_size=12, person=b"reservations").digest())
 
 
+def thread_of(budget: str) -> Key | None:
+    """Give the thread that a budget is for; None when it is for something else."""
+    kind, _, key = budget.partition(":")
+    return Key(key) if kind == ScopeKind.THREAD.value else None
+
+
+def unknown_reservation() -> NotFound:
+    """Say that there is no such reservation."""
+    return NotFound("There is no such reservation.", field="reservation")
+
+
 def unknown(scope: Scope) -> NotFound:
     """Say that there is no such budget."""
     return NotFound(f"There is no such {scope.kind.lower()}.", field=scope.kind.lower())

@@ -14,7 +14,7 @@ from models import text
 from models.budgets import kept
 from models.budgets.accounts import MOST, NOTHING, Account, Crossing, counted
 from models.budgets.kept import Budget, Reservation, Scope
-from models.errors import AgentHubError, Conflict, NotFound
+from models.errors import AgentHubError, Conflict
 from models.store import database
 from models.store.database import InsertOne, Key, Outdated, Row, Session, UpdateOne
 
@@ -154,7 +154,7 @@ class Ledger:
             return account, None
         row = self._reservations.get(request.reservation)
         if row is None:
-            return NotFound("There is no such reservation.", field="reservation")
+            return kept.unknown_reservation()
         account = self.accounts[row["budget"]]
         # Seen at this moment, should it be answered.
         row["now"] = account.now
