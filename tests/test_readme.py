@@ -47,7 +47,7 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, record, reload, sheet = SHELL
+    sign_in, ask, report, record, spend, reload, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
@@ -55,6 +55,7 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
     again = json.loads(await shell(report, demo, TOKEN=token))
 
     recorded = json.loads(await shell(record, demo, TOKEN=token))
+    spent = json.loads(await shell(spend, demo, TOKEN=token))
     reloaded = json.loads(await shell(reload, demo, TOKEN=token))
     exported = await shell(sheet, demo, TOKEN=token)
 
@@ -68,6 +69,12 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
     assert all(node["usage"]["totalTokens"] > 0 for node in asked["data"]["agents"]["nodes"])
     assert reported["data"]["collectUsage"]["accepted"] == 1
     assert again["data"]["collectUsage"]["duplicates"] == 1
+    assert spent["data"]["settleTokens"]["budget"] == {
+        "totalTokens": 1550,
+        "reservedTokens": 0,
+        "remaining": 98_450,
+        "percentUsed": 1.55,
+    }
     assert recorded["data"]["recordRuns"] == {"accepted": 2, "duplicates": 0, "rejected": 0, "items": []}
 
 
