@@ -22,7 +22,6 @@ from graphql import (
     create_source_event_stream,
     execute_subscription_event,
 )
-from graphql.execution import Executor
 from prometheus_client import Counter, Histogram
 
 from auth.permissions import Permission, collectors
@@ -267,11 +266,14 @@ class Operations:
 
     async def _run(self, operation: Operation, context: Context) -> Answer:
         executor = self._executor(operation, context)
-        if not isinstance(executor, Executor):
+        if isinstance(executor, list):
             return _answer(ExecutionResult(None, executor), started=False, request_id=context.request_id)
-        outcome = executor.execute_operation()
-        # The operation is never run incrementally: the answer is one.
-        result = cast("ExecutionResult", await outcome if isawaitable(outcome) else outcome)
+        try:
+            outcome = executor.execute_operation()
+            # The operation is never run incrementally: the answer is one.
+            result = cast("ExecutionResult", await outcome if isawaitable(outcome) else outcome)
+        finally:
+            executor.let_go()
         # Nothing was run when a variable cannot be read: such an error stands nowhere in the answer.
         started = result.data is not None or any(error.path for error in result.errors or ())
         return _answer(result, started=started, request_id=context.request_id)
@@ -290,7 +292,7 @@ class Operations:
             yield await self.run(operation, context)
             return
         executor = self._executor(operation, context)
-        if not isinstance(executor, Executor):
+        if isinstance(executor, list):
             yield _answer(ExecutionResult(None, executor), started=False, request_id=context.request_id)
             return
         running, shared_by = executor, _shared_by(operation)
@@ -333,11 +335,14 @@ class Operations:
             viewer = anybody_like(viewer)
 
         async def make() -> Answer:
-            event = executor.build_per_event_executor(node)
+            event = cast("PlannedExecutor", executor.build_per_event_executor(node))
             event.context_value = replace(context, now=datetime.now(UTC), loaders=Loaders(), viewer=viewer)
-            result = execute_subscription_event(event)
-            if isawaitable(result):
-                result = await result
+            try:
+                result = execute_subscription_event(event)
+                if isawaitable(result):
+                    result = await result
+            finally:
+                event.let_go()
             answer = _answer(result, started=True, request_id=context.request_id)
             return replace(answer, wire=encode(answer.body))
 

@@ -1,5 +1,7 @@
 """The generated executor against graphql-core's own, on generated documents, values and data, errors included."""
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -250,6 +252,7 @@ async def planned(document: str, variables: dict[str, Any], context: Context) ->
     result: Any = executor.execute_operation()
     if isawaitable(result):
         result = await result
+    executor.let_go()
     return result.data, _shown(result.errors), executor.surprised
 
 
@@ -314,6 +317,21 @@ PAGE = """{ agents(first: 50) { totalCount pageInfo { endCursor } edges { cursor
   usage { totalTokens cost } rating { average mine } owner { name } usageTimeline(days: 2) { day cost totalTokens }
   ratings(first: 2) {
   totalCount nodes { stars user { name } agent { name } } } } } } }"""
+
+
+async def test_what_a_request_has_read_waits_for_no_collector_of_cycles(company: Company) -> None:
+    context = Context(company.services, NOW, request_id="r", address="127.0.0.1", viewer=company.viewers["admin"])
+    await planned(PAGE, {}, context)
+    gc.collect()
+    gc.disable()
+    try:
+        await planned(PAGE, {}, context)
+        await asyncio.sleep(0)
+
+        left = [each for each in gc.get_objects() if type(each) is PlannedExecutor]
+    finally:
+        gc.enable()
+    assert not left
 
 
 async def test_sound_data_is_read_without_a_second_try(company: Company) -> None:

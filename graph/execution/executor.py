@@ -109,6 +109,14 @@ class PlannedExecutor(StrawberryGraphQLCoreExecutionContext):
         self._case = tuple(values.get(name) for name in conditions)
         self.surprised = False
 
+    def let_go(self) -> None:
+        """Hold nothing any more, once the operation is done.
+
+        graphql-core's executor is part of a circle, so that all that a request has read would wait for the collector
+        of cycles (measured: an eighth of the CPU of a nested list).
+        """
+        del self.async_helpers
+
     def complete_object_value(
         self,
         return_type: GraphQLObjectType,
