@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,7 +29,7 @@ from graph.schema import Schema
 from models.agents import Agent
 from models.alerts import rules
 from models.alerts.raised import Alert, AlertState
-from models.alerts.rules import AlertChannel, AlertRule
+from models.alerts.rules import AlertRule
 from models.alerts.signing import Signing
 from models.budgets.changing import Budgets
 from models.budgets.kept import Budget, Reservation
@@ -70,7 +70,7 @@ from models.usage.resets import Resetting, UsageReset
 from models.usage.seen import Seen
 from models.usage.snapshots import Snapshots, UsageSnapshot
 from models.users import User
-from server import export, health, logs, metrics, playground, signals
+from server import background, export, health, logs, metrics, playground, signals
 from server.connections import Connections
 from server.credentials import Door
 from server.http import GraphQLOverHTTP
@@ -81,11 +81,6 @@ from server.sse import EventStreams
 from server.tracing import Tracing
 from server.trusted import TrustedDocuments
 from server.websocket import WebSockets
-from workers import mailgun, webhooks
-from workers.delivery import Channel, Delivery
-from workers.mailgun import Mailgun
-from workers.posting import Posting
-from workers.webhooks import Webhooks
 
 DOCUMENTS: Final[Sequence[type[Document]]] = (
     User,
@@ -236,7 +231,7 @@ def create(settings: Settings | None = None) -> Starlette:
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
         async with (
             running(settings) as parts,
-            _delivering(settings, parts.services),
+            background.working(settings, parts.services) if settings.background_work else nullcontext(),
             Connections(parts.authenticator) as connections,
         ):
             streams = EventStreams(connections)
@@ -251,26 +246,6 @@ def create(settings: Settings | None = None) -> Starlette:
                 yield
 
     return Starlette(lifespan=lifespan, middleware=_middleware(settings))
-
-
-@asynccontextmanager
-async def _delivering(settings: Settings, services: Services) -> AsyncIterator[None]:
-    key = settings.mailgun_api_key
-    inward = settings.webhooks_to_private_addresses
-    async with mailgun.session() as mails, webhooks.session(inward=inward) as hooks:
-        letters = Mailgun(
-            mails,
-            key=key.get_secret_value() if key else None,
-            domain=settings.mailgun_domain,
-            sender=settings.sender,
-            base_url=settings.mailgun_base_url,
-        )
-        channels: dict[str, Channel] = {
-            AlertChannel.EMAIL.value: letters,
-            AlertChannel.WEBHOOK.value: Webhooks(hooks, services.signing),
-        }
-        async with Delivery(channels), Posting(services.messaging, hooks, services.signing):
-            yield
 
 
 def _spare_what_stays() -> None:

@@ -1,4 +1,4 @@
-"""The command line: serve, create-admin, create-key, rebuild, import-agenthub, schema."""
+"""The command line: serve, worker, create-admin, create-key, rebuild, import-agenthub, schema."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ from models.store.database import Key, Row
 from models.usage import rebuild, repricing, spent
 from models.usage.rebuild import Report
 from models.users import Role
-from server import application, demo, logs, serving
+from server import application, background, demo, logs, serving
 from server.application import Running
 from server.mongod import MongodError
 from server.settings import Settings, load
@@ -111,6 +111,18 @@ def serve(
             await parts.services.organism.apply(now=datetime.now(UTC))
 
     _run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
+
+
+@cli.command()
+def worker(*, mongodb_uri: Uri = None, data_dir: DataDir = None) -> None:
+    """Send e-mails and webhooks and remove old runs until stopped, beside servers with BACKGROUND_WORK=false."""
+    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+
+    async def work() -> None:
+        async with application.running(settings) as parts:
+            await background.work(settings, parts.services)
+
+    _run(work())
 
 
 @cli.command()

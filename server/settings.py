@@ -147,8 +147,8 @@ class Settings(BaseSettings):
 
     time_zone: str = Field(
         default="UTC",
-        description="Time zone of the company, an IANA name like Europe/Berlin: whose days usage is counted by. "
-        "After a change run `rebuild usage`.",
+        description="Time zone of the company, an IANA name like Europe/Berlin: whose days usage and runs are counted "
+        "by. After a change run `rebuild usage` and `rebuild runs`.",
     )
     token_usage_threshold: int = Field(
         default=100_000,
@@ -199,6 +199,17 @@ class Settings(BaseSettings):
         default=None,
         description="A YAML file that declares the organism: agents, capabilities, default budget, alert rules. It is "
         "applied at start, by `reloadOrganism` and on SIGHUP.",
+    )
+    run_retention_days: int | None = Field(
+        default=None,
+        ge=7,
+        le=36_500,
+        description="Days for which single runs are kept, 7 or more; what they came to stays. All are kept without it.",
+    )
+    background_work: bool = Field(
+        default=True,
+        description="Whether those who serve also send messages and remove old runs; false leaves it to "
+        "`agenthub worker`.",
     )
 
     metrics: bool = Field(default=False, description="Whether /metrics answers Prometheus.")
@@ -257,7 +268,7 @@ class Settings(BaseSettings):
         "mongodb_uri", "secret_key", "secret_key_file", "secret_key_older", "admin_email", "admin_password",
         "trusted_documents", "otel_exporter_otlp_endpoint", "metrics_token", "organism_file",
         "mailgun_api_key",
-        "mailgun_domain", "mailgun_from_email",
+        "mailgun_domain", "mailgun_from_email", "run_retention_days",
         mode="before",
     )  # fmt: skip
     @classmethod

@@ -15,7 +15,7 @@ from models.runs.figures import Figure, Metrics, Place, Tally
 from models.runs.reports import AgentRun
 from models.runs.versions import AgentVersion
 from models.store import database
-from models.store.database import ASCENDING, Key, Row, Session, Stored, UpdateOne
+from models.store.database import ASCENDING, DuplicateKeyError, Key, Row, Session, Stored, UpdateOne
 
 _AT_ONCE: Final = 1000
 _HORIZON: Final = "runs"
@@ -38,10 +38,12 @@ class RemovedRuns(Stored, Metrics):
 
 
 class RunHorizon(Stored):
-    """From when on runs are kept; never moved back."""
+    """From when on runs are kept, never moved back; and when the next look for older ones is due."""
 
     id: str  # type: ignore[assignment]  # there is one
     before: datetime
+    next_at: datetime
+    by: Key
 
     class Settings:
         """Where it is stored."""
@@ -72,24 +74,44 @@ async def add_removed(tally: Tally, *, session: Session) -> None:
 # ---------------------------------------------------------------- writes
 
 
-async def remove(*, after: timedelta, zone: ZoneInfo) -> int:
+async def remove(*, after: timedelta, every: timedelta, zone: ZoneInfo) -> int:
     """Remove the runs that began so long ago, by the database's clock, and give their number.
 
-    May be cut off and done again at any time, and by several at once.
+    Of many processes one does so in each `every`. What it leaves undone, should it be killed, is done the next time.
     """
-    oldest = {"$subtract": ["$$NOW", round(after.total_seconds() * 1000)]}
-    row = await database.change_and_read(
-        database.collection(RunHorizon),
-        {"_id": _HORIZON},
-        [{"$set": {"before": {"$max": ["$before", oldest]}}}],
-        upsert=True,
-    )
+    if (before := await _move_horizon(after, every)) is None:
+        return 0
     removed = 0
-    while count := await database.transaction(
-        AgentRun, lambda session: _remove_some(row["before"], zone, session=session)
-    ):
+    while count := await database.transaction(AgentRun, lambda session: _remove_some(before, zone, session=session)):
         removed += count
     return removed
+
+
+async def _move_horizon(after: timedelta, every: timedelta) -> datetime | None:
+    """Move the horizon up; None when somebody has, a short while ago."""
+    me = Key()
+    is_due = {"$lte": [{"$ifNull": ["$next_at", "$$NOW"]}, "$$NOW"]}
+    moved = {
+        "before": {"$max": ["$before", {"$subtract": ["$$NOW", _ms(after)]}]},
+        "next_at": {"$add": ["$$NOW", _ms(every)]},
+        "by": me,
+    }
+    try:
+        row = await database.change_and_read(
+            database.collection(RunHorizon),
+            {"_id": _HORIZON},
+            [{"$set": {name: {"$cond": [is_due, value, f"${name}"]} for name, value in moved.items()}}],
+            upsert=True,
+        )
+    except DuplicateKeyError:
+        # Somebody else was the first of all.
+        return None
+    before: datetime = row["before"]
+    return before if row["by"] == me else None
+
+
+def _ms(time: timedelta) -> int:
+    return round(time.total_seconds() * 1000)
 
 
 async def _remove_some(before: datetime, zone: ZoneInfo, *, session: Session) -> int:
