@@ -3,14 +3,14 @@
 from typing import Any
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, is_object_type
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from graph.execution.cost import DEFAULT, Limits
 from graph.execution.documents import Documents
 from graph.execution.executor import PlannedExecutor
-from graph.language.guards import direct
+from graph.language.guards import direct, direct_below
 from graph.language.scalars import SCALARS
 
 Roots = tuple[type, type, type]
@@ -47,4 +47,8 @@ def build(roots: Roots, *, introspection: bool = True, limits: Limits = DEFAULT)
     for root in (core.query_type, core.mutation_type):
         for field in root.fields.values() if root else ():
             direct(field, forgets=root is core.mutation_type)
+    for kind in core.type_map.values():
+        if is_object_type(kind) and kind not in {core.query_type, core.mutation_type, core.subscription_type}:
+            for field in kind.fields.values():
+                direct_below(field)
     return schema

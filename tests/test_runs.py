@@ -2,12 +2,16 @@
 
 import asyncio
 import math
+import os
 import random
+import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +24,7 @@ from models.store.database import Database
 from tests.client import Client
 from tests.factories import Person
 from tests.processes import Server, launch
+from tests.test_server import children
 
 REGISTER = "mutation ($input: RegisterAgentInput!) { registerAgent(input: $input) { created agent { name project } } }"
 ADD = """mutation ($input: AddAgentVersionInput!) { addAgentVersion(input: $input) {
@@ -368,33 +373,66 @@ async def test_metrics_are_exact_however_often_and_by_how_many_runs_are_sent(
     assert (await rebuild(UTC_ZONE, repair=False)).differences == []
 
 
-async def test_runs_survive_a_server_that_is_killed(user: Person, server: Server, mongodb_uri: str) -> None:
-    acknowledged: list[str] = []
-    async with Server(mongodb_uri, **server.settings) as fragile:
-        for kill in range(5):
-            there = Client(user.client.session, fragile.graphql, user.access_token)
+async def two_workers(server: Server) -> list[int]:
+    """Give the ids of a server's two workers, once there are two again, the older one first."""
+    while True:
+        if len(serving := children(server.pid)) == 2:
+            return serving
+        await asyncio.sleep(0.02)
 
-            async def send(number: int, there: Client = there, kill: int = kill) -> None:
-                names = [f"{kill}-{number}-{n}" for n in range(10)]
+
+async def test_the_same_runs_by_eight_senders_count_once_though_the_server_is_killed_twenty_times(
+    user: Person, server: Server, mongodb_uri: str
+) -> None:
+    dice = random.Random(20260601)
+    sent: dict[str, dict[str, Any]] = {}
+
+    async with Server(mongodb_uri, "--workers", "2", **server.settings) as fragile:
+        door = Client(user.client.session, fragile.graphql, user.access_token)
+
+        async def send(batch: list[dict[str, Any]]) -> None:
+            """Send it until it is answered, as a careful client does."""
+            while True:
                 try:
-                    answer = await record(there, *(run(name, durationMs=5, cost="0.01") for name in names))
-                except Exception:  # noqa: BLE001  # whatever a killed server does to its clients
+                    reply = await door.execute(RECORD, {"input": {"agent": SCOUT, "version": "1.0", "runs": batch}})
+                except aiohttp.ClientError:
+                    reply = None
+                if reply and "errors" not in reply.body:
+                    assert reply.body["data"]["recordRuns"]["rejected"] == 0
                     return
-                assert answer["accepted"] == 10
-                acknowledged.extend(names)
+                assert reply is None or reply.codes == ["SERVICE_UNAVAILABLE"], reply.body
+                await asyncio.sleep(0.02)
 
-            sending = [asyncio.create_task(send(number)) for number in range(20)]
-            await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
-            await fragile.kill()
-            await asyncio.gather(*sending)
-            await fragile.start()
+        async def tell(batch: list[dict[str, Any]]) -> None:
+            await send([{**each, "status": "RUNNING", "durationMs": None} for each in batch])
+            await send(batch)
 
-    stored = {
-        row["run_id"] async for row in database.collection(AgentVersion).database["agent_runs"].find({}, {"run_id": 1})
-    }
-    assert acknowledged
-    assert set(acknowledged) <= stored
-    assert (await metrics(user.client))["totalRuns"] == len(stored)
+        for kill in range(20):
+            batch = [
+                run(
+                    f"{kill}-{n}",
+                    createdAt=f"2026-05-{dice.randint(1, 5):02d}T09:00:00Z",
+                    status=dice.choice(["COMPLETED", "FAILED"]),
+                    durationMs=dice.randint(1, 10_000),
+                    cost=f"0.{dice.randint(0, 999):03d}",
+                )
+                for n in range(40)
+            ]
+            sent.update((each["id"], each) for each in batch)
+            async with asyncio.TaskGroup() as senders:
+                for _ in range(8):
+                    senders.create_task(tell(batch))
+                for _ in range(dice.randrange(150)):
+                    await asyncio.sleep(0)
+                # The one that has served for longer; its parent starts another.
+                os.kill((await two_workers(fragile))[0], signal.SIGKILL)
+
+    found = await metrics(user.client)
+    ended = [each for each in sent.values() if each["status"] == "COMPLETED"]
+    assert found["totalRuns"] == len(sent) == 800
+    assert found["successRate"] == pytest.approx(len(ended) / 8)
+    assert found["averageRuntimeMs"] == pytest.approx(sum(each["durationMs"] for each in sent.values()) / 800)
+    assert Decimal(found["spend"]) == sum(Decimal(each["cost"]) for each in sent.values())
     assert (await rebuild(UTC_ZONE, repair=False)).differences == []
 
 

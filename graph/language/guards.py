@@ -5,7 +5,7 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 import strawberry
-from graphql import GraphQLField, GraphQLResolveInfo
+from graphql import GraphQLField, GraphQLResolveInfo, get_named_type, is_input_object_type
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info as StrawberryInfo
 from strawberry.types.field import StrawberryField
@@ -75,6 +75,29 @@ def direct(field: GraphQLField, *, forgets: bool = False) -> None:
         if forgets:
             raw.context.loaders = Loaders()
         return result
+
+    field.resolve = resolve
+
+
+def direct_below(field: GraphQLField) -> None:
+    """Have a field below the root that takes input objects read its arguments as `direct` does.
+
+    Variables are objects already when it is called; Strawberry would read them as what JSON says of objects.
+    """
+    definition = field.extensions.get("strawberry-definition")
+    takes_objects = any(is_input_object_type(get_named_type(each.type)) for each in field.args.values())
+    if not takes_objects or not isinstance(definition, StrawberryField) or not definition.base_resolver:
+        return
+    resolver = definition.base_resolver
+    call: Any = resolver.wrapped_func
+    arguments = [(spelled(each), each.python_name, converter(each.type)) for each in definition.arguments]
+    wants_info = resolver.info_parameter is not None
+
+    def resolve(source: object, raw: GraphQLResolveInfo[Any], **given: Any) -> Any:  # noqa: ANN401  # whatever is given
+        named = {python: convert(given[name]) for name, python, convert in arguments if name in given}
+        if wants_info:
+            named["info"] = StrawberryInfo(_raw_info=raw, _field=definition)
+        return call(source, **named)
 
     field.resolve = resolve
 

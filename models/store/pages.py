@@ -30,10 +30,15 @@ class Order:
             value = value.get(part) if value is not None else None
         return value, row["_id"]
 
+    def rank(self, row: Row) -> tuple[bool, Any, Any]:
+        """Give what rows are compared by, null before every value as MongoDB has it."""
+        value, key = self.position(row)
+        return value is not None, value if value is not None else 0, key
+
     def beyond(self, position: Position, *, backwards: bool) -> list[Mapping[str, Any]]:
         """Give alternatives, of which each row after a position (before it, when `backwards`) meets exactly one.
 
-        Each is one range of the index, so that MongoDB goes straight to it and merges the ranges in order.
+        Each is one range of the index, and they are given in the order in which they are read.
         """
         value, key = position
         rising = self.descending == backwards
@@ -78,12 +83,20 @@ async def read(
     projection: Mapping[str, Any] | None = None,
     hint: str | None = None,
 ) -> Page:
-    """Read one page: one command, of `size` + 1 documents at most."""
-    cursor = source.find(_within(where, order, window), projection)
-    cursor = cursor.sort(order.sort(backwards=window.backwards)).limit(window.size + 1)
-    if hint:
-        cursor = cursor.hint(hint)
-    return _shaped(await cursor.to_list(window.size + 1), order, window)
+    """Read one page: one command, of `size` + 1 documents at most from each range of the index that it lies in."""
+    ranges = _ranges(where, order, window)
+    if len(ranges) == 1 or hint:
+        cursor = source.find(ranges[0] if len(ranges) == 1 else {"$or": ranges}, projection)
+        cursor = cursor.sort(order.sort(backwards=window.backwards)).limit(window.size + 1)
+        if hint:
+            cursor = cursor.hint(hint)
+        return _shaped(await cursor.to_list(window.size + 1), order, window)
+    first, *others = (_stages(each, order, window, projection=projection) for each in ranges)
+    unions = [{"$unionWith": {"coll": source.name, "pipeline": stages}} for stages in others]
+    found = await source.aggregate([*first, *unions])
+    # A union is in no order that one may count on.
+    rows = sorted(await found.to_list(None), key=order.rank, reverse=order.descending != window.backwards)
+    return _shaped(rows, order, window)
 
 
 async def read_each(
@@ -100,34 +113,57 @@ async def read_each(
 
     The index needs `field` before those of the order: each list is then read as `read` would, no further than the page.
     """
-    stages: list[Mapping[str, Any]] = [
-        {"$match": _within(where, order, window)},
-        {"$sort": dict(order.sort(backwards=window.backwards))},
-        {"$limit": window.size + 1},
-        *([{"$project": projection}] if projection else []),
-    ]
-    pipeline: Sequence[Mapping[str, Any]] = [
-        {"$documents": [{"_id": key} for key in keys]},
+    ranges = _ranges(where, order, window)
+    parts = [f"rows{place}" for place in range(len(ranges))]
+    lookups = [
         {
             "$lookup": {
                 "from": source.name,
                 "localField": "_id",
                 "foreignField": field,
-                "pipeline": stages,
-                "as": "rows",
+                "pipeline": _stages(each, order, window, projection=projection),
+                "as": part,
             }
-        },
+        }
+        for part, each in zip(parts, ranges, strict=True)
+    ]
+    pipeline: Sequence[Mapping[str, Any]] = [
+        {"$documents": [{"_id": key} for key in keys]},
+        *lookups,
+        {"$project": {"rows": {"$slice": [{"$concatArrays": [f"${part}" for part in parts]}, window.size + 1]}}},
     ]
     found = await source.database.aggregate(pipeline)
     return {each["_id"]: _shaped(each["rows"], order, window) async for each in found}
 
 
-def _within(where: Mapping[str, Any], order: Order, window: Window) -> Mapping[str, Any]:
-    if not (window.after or window.before):
-        return where
+def _ranges(where: Mapping[str, Any], order: Order, window: Window) -> list[Mapping[str, Any]]:
+    """Say what the page may hold, as ranges of the order's index, in the order in which they are read.
+
+    Each is a query of its own: of one with alternatives MongoDB plans each alternative without the sort, takes an
+    index without the filter's field for some, and then looks through all rows of the list (measured: 2,480 rows read
+    for 20 that one in a hundred is).
+    """
     after = order.beyond(window.after, backwards=False) if window.after else [{}]
     before = order.beyond(window.before, backwards=True) if window.before else [{}]
-    return {"$or": [{"$and": [where, one, other]} for one in after for other in before]}
+    leading, other = (before, after) if window.backwards else (after, before)
+    rest = {"$or": other} if len(other) > 1 else other[0]
+    return [_all(where, one, rest) for one in leading]
+
+
+def _all(*conditions: Mapping[str, Any]) -> Mapping[str, Any]:
+    said = [each for each in conditions if each]
+    return {"$and": said} if len(said) > 1 else said[0] if said else {}
+
+
+def _stages(
+    where: Mapping[str, Any], order: Order, window: Window, *, projection: Mapping[str, Any] | None
+) -> list[Mapping[str, Any]]:
+    return [
+        {"$match": where},
+        {"$sort": dict(order.sort(backwards=window.backwards))},
+        {"$limit": window.size + 1},
+        *([{"$project": projection}] if projection else []),
+    ]
 
 
 def _shaped(rows: list[dict[str, Any]], order: Order, window: Window) -> Page:
