@@ -1,44 +1,34 @@
 """The command line: serve, worker, create-admin, create-key, rebuild, import-agenthub, schema."""
 
-import asyncio
-import os
 import sys
 import tomllib
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import structlog
 import typer
-import uvloop
-from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress
-from rich.status import Status
 from rich.table import Table
 
 import resolvers
 from graph import schema
-from models import agents, users
-from models.alerts import rules
+from models import users
 from models.errors import AgentHubError, BadInput, NotFound, Refused
 from models.keys import ApiKeyScope
 from models.moving.move import Move, Moved
 from models.organism.file import OrganismFile
-from models.runs import rebuild as runs_again
 from models.store import database
-from models.store.database import Key, Row
-from models.usage import rebuild, repricing, spent
-from models.usage.rebuild import Report
 from models.users import Role
-from server import application, background, demo, logs, serving
+from server import application, background, demo, serving
 from server.application import Running
 from server.mongod import MongodError
-from server.settings import Settings, load
+from server.rebuilding import rebuilding
+from server.settings import Settings
+from server.terminal import DataDir, Uri, out, run, settings_of
 from server.trusted import TrustedDocuments
 
 T = TypeVar("T")
@@ -46,8 +36,6 @@ T = TypeVar("T")
 _PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
 log = structlog.get_logger()
-out = Console(highlight=False, soft_wrap=True)
-
 cli = typer.Typer(
     name="agenthub",
     help="The control plane for a company's AI agents, as one GraphQL service over MongoDB.",
@@ -55,11 +43,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-rebuilding = typer.Typer(help="Compute stored figures again from what they were computed from.", no_args_is_help=True)
 cli.add_typer(rebuilding, name="rebuild")
-
-Uri = Annotated[str | None, typer.Option(help="MongoDB replica set; the embedded database without it.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where the embedded database is kept.")]
 
 
 def main() -> None:
@@ -89,7 +73,7 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Serve GraphQL over HTTP and WebSocket until stopped."""
-    settings = _settings(
+    settings = settings_of(
         demo=demo_mode or None,
         host=host,
         port=port,
@@ -110,19 +94,19 @@ def serve(
         if parts.services.organism.path is not None:
             await parts.services.organism.apply(now=datetime.now(UTC))
 
-    _run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
+    run(serving.serve(settings, prepare=prepare, announce=lambda url: _announce(settings, url)))
 
 
 @cli.command()
 def worker(*, mongodb_uri: Uri = None, data_dir: DataDir = None) -> None:
     """Send e-mails and webhooks and remove old runs until stopped, beside servers with BACKGROUND_WORK=false."""
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+    settings = settings_of(mongodb_uri=mongodb_uri, data_dir=data_dir)
 
     async def work() -> None:
         async with application.running(settings) as parts:
             await background.work(settings, parts.services)
 
-    _run(work())
+    run(work())
 
 
 @cli.command()
@@ -140,7 +124,7 @@ def create_admin(
     data_dir: DataDir = None,
 ) -> None:
     """Create an account with the role ADMIN."""
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+    settings = settings_of(mongodb_uri=mongodb_uri, data_dir=data_dir)
 
     async def create() -> None:
         async with application.accounts(settings) as made:
@@ -149,7 +133,7 @@ def create_admin(
             )
         out.print(f"{row['email']} is an admin now.", markup=False)
 
-    _run(create())
+    run(create())
 
 
 @cli.command()
@@ -163,7 +147,7 @@ def create_key(
     data_dir: DataDir = None,
 ) -> None:
     """Create an API key and print its secret, which is kept nowhere."""
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+    settings = settings_of(mongodb_uri=mongodb_uri, data_dir=data_dir)
 
     async def create() -> None:
         now = datetime.now(UTC)
@@ -178,113 +162,7 @@ def create_key(
             )
         sys.stdout.write(f"{secret}\n")
 
-    _run(create())
-
-
-@rebuilding.command("runs")
-def rebuild_runs(
-    *,
-    check: Annotated[bool, typer.Option("--check", help="Only say what differs; status 1 when anything does.")] = False,
-    mongodb_uri: Uri = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Count every run again, say which figures differ, and repair them. Recording may go on meanwhile."""
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
-
-    async def count() -> runs_again.Report:
-        async with application.opened(settings):
-            with Status("Reading runs", console=out) as status:
-                return await runs_again.rebuild(
-                    settings.zone, repair=not check, progress=lambda read: status.update(f"{read:,} runs read")
-                )
-
-    report = _run(count())
-    _say(report, f"{report.runs:,} runs", check=check)
-
-
-@rebuilding.command("usage")
-def rebuild_usage(
-    *,
-    check: Annotated[bool, typer.Option("--check", help="Only say what differs; status 1 when anything does.")] = False,
-    mongodb_uri: Uri = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Count every usage event again, say which figures differ, and repair them. Collecting may go on meanwhile."""
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
-
-    async def count() -> Report:
-        async with application.opened(settings):
-            with Status("Reading events", console=out) as status:
-                return await rebuild.rebuild(
-                    settings.zone, repair=not check, progress=lambda read: status.update(f"{read:,} events read")
-                )
-
-    report = _run(count())
-    _say(report, f"{report.events:,} events", check=check)
-
-
-@rebuilding.command("budgets")
-def rebuild_budgets(
-    *,
-    check: Annotated[bool, typer.Option("--check", help="Only say what differs; status 1 when anything does.")] = False,
-    mongodb_uri: Uri = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Count again what budgets have spent, say what differs, and repair it. Work may go on meanwhile."""
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
-
-    async def count() -> Report:
-        async with application.opened(settings):
-            with Status("Reading events", console=out) as status:
-                return await spent.rebuild(
-                    application.thread_budgets(),
-                    repair=not check,
-                    progress=lambda read: status.update(f"{read:,} events read"),
-                )
-
-    report = _run(count())
-    _say(report, f"{report.events:,} events", check=check)
-
-
-@rebuilding.command("cost")
-def rebuild_cost(
-    *,
-    since: Annotated[
-        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day, in the company's time zone.")
-    ],
-    apply: Annotated[bool, typer.Option("--apply", help="Store the new costs; without it they are only told.")] = False,
-    mongodb_uri: Uri = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Price events again by the price table as it stands now: those that it has priced, and those without a cost.
-
-    Reported costs stay. Collecting may go on meanwhile; what was interrupted is done by the next run.
-    """
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
-
-    async def price() -> tuple[repricing.Report, Mapping[Key, Row]]:
-        async with application.opened(settings):
-            with Status("Reading events", console=out) as status:
-                report = await repricing.reprice(
-                    settings.zone,
-                    since=rules.start_of(since.date(), settings.zone),
-                    apply=apply,
-                    progress=lambda read: status.update(f"{read:,} events read"),
-                )
-            return report, await agents.by_keys(list({agent for agent, _ in report.shares}))
-
-    report, found = _run(price())
-    table = Table("agent", "model", "events", "cost before", "cost after", "unknown before", "unknown after")
-    shares = sorted(report.shares.items(), key=lambda each: -abs(each[1].after - each[1].before))
-    named = [((found[agent]["name"] if agent in found else str(agent), model), each) for (agent, model), each in shares]
-    for (agent, model), each in [*named, (("all", ""), report.whole)] if named else []:
-        amounts = (f"{Decimal(nanodollars).scaleb(-9):,f}" for nanodollars in (each.before, each.after))
-        counts = (f"{count:,}" for count in (each.unpriced_before, each.unpriced_after))
-        table.add_row(escape(agent), escape(model), f"{each.events:,}", *amounts, *counts)
-    if named:
-        out.print(table)
-    done = "priced again" if apply else "to be priced again; --apply does it"
-    out.print(f"{report.read:,} events read, {report.whole.events:,} {done}.")
+    run(create())
 
 
 @cli.command()
@@ -304,15 +182,15 @@ def import_agenthub(
 
     The source is only read. Run it again as often as you like: what is here stays, and nothing counts twice.
     """
-    settings = _settings(mongodb_uri=mongodb_uri, data_dir=data_dir)
+    settings = settings_of(mongodb_uri=mongodb_uri, data_dir=data_dir)
 
-    async def run() -> Mapping[str, Moved]:
+    async def move() -> Mapping[str, Moved]:
         async with application.opened(settings), database.reading(source, default="agenthub_db") as old:
             await application.keep_default_rule(settings)
             with _bar("Moving") as progress:
                 return await Move(old, zone=settings.zone, dry=dry_run, progress=progress).run()
 
-    moved = _run(run())
+    moved = run(move())
     table = Table("collection", "read", "would be taken" if dry_run else "taken", "here already", "not taken")
     for name, each in moved.items():
         table.add_row(name, *(f"{value:,}" for value in (each.read, each.taken, each.here, len(each.refused))))
@@ -327,15 +205,6 @@ def print_schema() -> None:
     """Print the schema, as `schema.graphql` keeps it."""
     built = schema.build(resolvers.ROOTS)
     sys.stdout.write(f"{built.as_str()}\n")
-
-
-def _say(report: Report | runs_again.Report, read: str, *, check: bool) -> None:
-    for each in report.differences:
-        out.print(f"{each.where}: {each.figure} was {each.kept}, is {each.right}", markup=False)
-    repaired = ", repaired" if report.repaired else ""
-    out.print(f"{read}, {len(report.differences):,} figures differed{repaired}.")
-    if check and report.differences:
-        raise typer.Exit(1)
 
 
 @contextmanager
@@ -386,19 +255,3 @@ def _announce(settings: Settings, url: str) -> None:
     if out.is_terminal:
         out.print(Panel("\n".join(lines), title="AgentHub", title_align="left", expand=False))
     log.info("serving", url=url, workers=settings.workers, demo=settings.demo)
-
-
-def _settings(**given: object) -> Settings:
-    """Read the settings, what was given on the command line before the environment.
-
-    It is put into the environment, because that is where worker processes find it.
-    """
-    os.environ.update({name.upper(): str(value) for name, value in given.items() if value is not None})
-    settings = load()
-    logs.configure(settings.log_level)
-    return settings
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)

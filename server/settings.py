@@ -1,7 +1,5 @@
 """The environment, checked: every setting with what it means; default secrets are refused."""
 
-import os
-import secrets
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,19 +12,7 @@ from graph.execution.cost import DEFAULT, Limits
 from models.agents.declared import without_secrets
 from models.errors import Refused
 from models.threads.sending import Terms
-
-_SHORTEST_SECRET = 32
-# Long enough, and printed in tutorials and examples all over the world.
-_KNOWN_SECRETS = frozenset(
-    {
-        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
-        "your-secret-key-change-in-production",
-        "your-secret-key-change-this-in-production",
-        "your-super-secret-key-change-in-production",
-        "change-this-secret-key-in-production",
-    }
-)
-_FEWEST_CHARACTERS = 8
+from server import secret_key
 
 
 class Settings(BaseSettings):
@@ -344,17 +330,8 @@ class Settings(BaseSettings):
         """
         key = self._given_key()
         if self.demo:
-            return key or _kept_key(self.data_dir / "secret.key")
-        if key is None:
-            raise Refused(
-                "SECRET_KEY is not set. Give it 32 random bytes or more, for example from `openssl rand -hex 32`, "
-                "or start with --demo to try things out."
-            )
-        if len(key.encode()) < _SHORTEST_SECRET:
-            raise Refused(f"SECRET_KEY is too short: it has {len(key.encode())} bytes and needs {_SHORTEST_SECRET}.")
-        if key.lower() in _KNOWN_SECRETS or len(set(key)) < _FEWEST_CHARACTERS:
-            raise Refused("SECRET_KEY can be guessed. Make one with `openssl rand -hex 32`.")
-        return key
+            return key or secret_key.kept(self.data_dir / "secret.key")
+        return secret_key.checked(key)
 
     def _given_key(self) -> str | None:
         if self.secret_key:
@@ -386,21 +363,3 @@ def _shown(value: object) -> str | None:
         return str(value).lower()
     values = value if isinstance(value, tuple) else (str(value),)
     return ", ".join(without_secrets(each) if "://" in each else each for each in values)
-
-
-def _kept_key(path: Path) -> str:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            # Written whole under another name first, so that a second process never reads half a key.
-            draft = path.with_name(f"{path.name}.{os.getpid()}")
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink(missing_ok=True)
-        return path.read_text().strip()
-    except OSError as error:
-        raise Refused(f"The data directory {path.parent} cannot be used: {error.strerror}.") from None
