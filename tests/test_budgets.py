@@ -8,9 +8,10 @@ import pytest
 
 from graph.language import nodes
 from models.budgets import kept
+from models.budgets.accounts import MOST_HOLDS
 from models.budgets.kept import Scope
 from models.store import database
-from models.store.database import Database
+from models.store.database import Database, Key
 from models.threads import conversations
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
@@ -380,3 +381,24 @@ async def test_a_closed_budget_reserves_nothing_and_settles_what_is_open(user: P
 
     assert caught.value.code == "CONFLICT"
     assert settled["budget"]["totalTokens"] == 60
+
+
+async def test_a_budget_has_so_many_reservations_open_at_once(user: Person, store: Database) -> None:
+    thread = await opened(limit=10_000)
+    first = await reserve(user.client, thread, 1, "0", leaseSeconds=600)
+    row = await store.handle["budgets"].find_one({})
+    assert row is not None
+    (hold,) = row["holds"]
+    later = {**hold, "expires_at": hold["expires_at"] + timedelta(hours=1)}
+    more = [{**later, "key": Key()} for _ in range(MOST_HOLDS - 1)]
+    await store.handle["budgets"].update_one({}, {"$push": {"holds": {"$each": more}}})
+
+    with pytest.raises(GraphQLErrors) as caught:
+        await reserve(user.client, thread, 1, "1")
+    await settle(user.client, first["reservation"]["id"], 0, 0)
+    taken = await reserve(user.client, thread, 1, "1")
+
+    assert caught.value.code == "RATE_LIMITED"
+    # Until the first of them ends.
+    assert 0 < caught.value.errors[0]["extensions"]["retryAfterMs"] <= 600_000
+    assert taken["budget"]["reservedTokens"] == MOST_HOLDS

@@ -308,3 +308,34 @@ async def test_the_hottest_budgets_are_read_off_an_index(store: Database) -> Non
 
     assert "'indexName': 'hottest'" in plan
     assert "'stage': 'SORT'" not in plan
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "query ($first: Int) { threadBudgets(first: $first) { nodes { remaining thread { key } } } }",
+        "query ($first: Int) { threads(first: $first) { nodes { budget { percentUsed thread { key } } } } }",
+    ],
+)
+async def test_a_list_of_budgets_costs_as_many_commands_however_long_it_is(
+    user: Person, store: Database, document: str
+) -> None:
+    for number in range(20):
+        await conversations.open_now(conversations.named(f"{number}"), limit=1, now=datetime.now(UTC))
+
+    async def commands(first: int) -> list[str]:
+        await store.handle.command("profile", 2)
+        try:
+            await user.client.query(document, first=first)
+        finally:
+            await store.handle.command("profile", 0)
+        profile = store.handle["system.profile"]
+        read = profile.find({"op": "query", "ns": {"$regex": r"\.(budgets|threads)$"}})
+        sent = sorted([each["ns"].rpartition(".")[2] async for each in read])
+        await profile.drop()
+        return sent
+
+    few = await commands(2)
+
+    assert set(few) == {"budgets", "threads"}
+    assert await commands(20) == few
