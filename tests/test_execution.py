@@ -320,6 +320,7 @@ PAGE = """{ agents(first: 50) { totalCount pageInfo { endCursor } edges { cursor
 
 
 async def test_what_a_request_has_read_waits_for_no_collector_of_cycles(company: Company) -> None:
+    await database.collection(agents.Agent).delete_many({"name": {"$nin": ["Agent 0", "Agent 1", "Agent 2"]}})
     context = Context(company.services, NOW, request_id="r", address="127.0.0.1", viewer=company.viewers["admin"])
     await planned(PAGE, {}, context)
     gc.collect()
