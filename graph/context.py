@@ -17,6 +17,7 @@ from models.alerts.signing import Signing
 from models.budgets.changing import Budgets
 from models.organism.file import OrganismFile
 from models.prices.keeping import Prices
+from models.runs.happenings import Happenings
 from models.runs.recording import Recording
 from models.store.commits import Commits
 from models.store.database import Row
@@ -41,6 +42,7 @@ class Services:
     snapshots: Snapshots
     resetting: Resetting
     recording: Recording
+    happenings: Happenings
     prices: Prices
     budgets: Budgets
     default_thread_tokens: int

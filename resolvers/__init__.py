@@ -10,7 +10,7 @@ from resolvers.nodes import NodeQueries
 from resolvers.organism import OrganismMutations, OrganismQueries
 from resolvers.prices import PriceMutations, PriceQueries
 from resolvers.ratings import RatingMutations, RatingQueries
-from resolvers.runs import RunMutations, RunQueries
+from resolvers.runs import RunMutations, RunQueries, RunSubscriptions
 from resolvers.sessions import SessionMutations
 from resolvers.sheets import SheetMutations
 from resolvers.statistics import StatisticsQueries
@@ -66,6 +66,6 @@ Mutation = _root(
 Subscription = _root(
     "Subscription",
     "What can be watched, over WebSocket or server-sent events.",
-    (AlertSubscriptions, ThreadSubscriptions),
+    (AlertSubscriptions, RunSubscriptions, ThreadSubscriptions),
 )
 ROOTS = Query, Mutation, Subscription

@@ -1,5 +1,6 @@
 """Versions and runs: report them, read them."""
 
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from graph.agents import Agent, AgentBy
 from graph.context import Info
 from graph.language import pages
 from graph.language.describe import object_type
-from graph.language.guards import mutation, query
+from graph.language.guards import mutation, query, subscription
 from graph.language.pages import After, Connection, First, bounded
 from graph.runs.activity import Activity, DashboardFigure
 from graph.runs.metrics import RunDay, timeline
@@ -112,6 +113,34 @@ class RunQueries:
     ) -> list[Activity]:
         """List the latest that happened to runs, newest first: ends, and beginnings of those that have not ended."""
         return [Activity.of(row) for row in await listed.recent(bounded(first))]
+
+
+@object_type
+class RunSubscriptions:
+    """What can be watched of runs."""
+
+    @subscription(allow=readers)
+    async def activity(
+        self,
+        info: Info,
+        agents: Annotated[
+            list[AgentBy] | None, strawberry.argument(description="Only of these agents, at most 100.")
+        ] = None,
+        after: Annotated[
+            str | None,
+            strawberry.argument(description="Begin after the activity with this cursor, with what came since."),
+        ] = None,
+    ) -> AsyncGenerator[Activity, None]:
+        """Watch runs as they are reported to begin and to end, in the order in which they are stored.
+
+        Keep the last `cursor` and pass it as `after` to go on after a break: none is left out, none comes twice, for as
+        long as the database's log reaches back, usually hours. Who reads too slowly is told so with RATE_LIMITED and
+        let go.
+        """
+        chosen = await agent_types.keys_of(agents, field="agents") if agents is not None else None
+        where = listed.chooser(chosen)
+        async for happening in info.context.services.happenings.follow(after=after, where=where):
+            yield Activity.heard(happening)
 
 
 @object_type

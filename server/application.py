@@ -41,6 +41,7 @@ from models.prices.entries import Price
 from models.prices.keeping import Prices
 from models.ratings import Rating
 from models.runs.figures import RunFigures, RunHour
+from models.runs.happenings import Happenings
 from models.runs.recording import Recording
 from models.runs.reports import AgentRun
 from models.runs.retention import RemovedRuns, RunHorizon
@@ -196,6 +197,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             Commits(UsageEvent) as commits,
             Messaging(settings.terms, stored=live.look) as messaging,
             Inboxes(live, messaging) as inboxes,
+            Happenings() as happenings,
         ):
             budgets = thread_budgets(told=live.look)
             services = Services(
@@ -207,6 +209,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 default_thread_tokens=settings.default_thread_tokens,
                 resetting=Resetting(),
                 recording=Recording(settings.zone),
+                happenings=happenings,
                 live=live,
                 messaging=messaging,
                 inboxes=inboxes,

@@ -56,6 +56,7 @@ from models.errors import BadInput
 from models.keys import ApiKeyScope
 from models.organism.file import OrganismFile
 from models.prices.keeping import Prices
+from models.runs.happenings import Happenings
 from models.runs.recording import Recording
 from models.store import database
 from models.store.commits import Commits
@@ -145,6 +146,7 @@ async def company(store: Database) -> AsyncIterator[Company]:
             default_thread_tokens=100_000,
             resetting=Resetting(),
             recording=Recording(ZoneInfo("UTC")),
+            happenings=Happenings(),
             live=Live(store, [Alert]),
             messaging=messaging,
             inboxes=Inboxes(Live(store, [ControlEvent]), messaging),

@@ -117,6 +117,7 @@ OPEN = {"login", "refreshSession"}
 # The same for subscriptions; whoever is let in is told that what they ask for is nonsense.
 WATCHED: dict[str, tuple[str, str]] = {
     "thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar"),
+    "activity": ('activity(after: "rubbish") { cursor }', "uar"),
     "inbox": (f"inbox(agent: {BY}, most: 0) {{ lease }}", "aog"),
     "threadUpdates": ('threadUpdates(thread: "rubbish") { cursor }', "uar"),
 }

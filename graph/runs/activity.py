@@ -62,6 +62,8 @@ class Activity:
     """The latest that is known of one run: that it began, or how it ended."""
 
     row: Private[Row]
+    cursor: str | None = None
+    """Its place in what is watched: subscribe with `after` set to it to go on from here; null in `recentActivity`."""
     action: str
     """What happened, as people read it: started, completed, failed, timed out or was cancelled."""
     status: RunStatus  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
@@ -90,6 +92,11 @@ class Activity:
     def of(cls, row: Row) -> "Activity":
         """Shape a stored run."""
         return _activity(row)
+
+    @classmethod
+    def heard(cls, happening: happenings.Happening) -> "Activity":
+        """Shape what has just happened."""
+        return _activity({**happening.row, "cursor": happening.cursor})
 
 
 _activity = reader(

@@ -1,6 +1,6 @@
 """Runs as they are listed: of a version, of an agent, of the company; filtered, newest first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -116,6 +116,11 @@ def _stored(by: str | None) -> Row:
     """Add up versions' runs less those that were removed since."""
     runs = {"$subtract": ["$metrics.total_runs", {"$ifNull": ["$removed_runs", 0]}]}
     return {"$group": {"_id": by, "count": {"$sum": runs}}}
+
+
+def chooser(agents: Collection[Key] | None) -> Callable[[Row], bool]:
+    """Make the test that picks the runs of some agents."""
+    return lambda row: agents is None or row["agent"] in agents
 
 
 def checked(chosen: Filter) -> Filter:

@@ -13,7 +13,7 @@ from models.runs.figures import HOURS_KEPT, Tally
 from models.runs.reports import AgentRun, Batch, Run, RunStatus, happened, key_of
 from models.runs.versions import AgentVersion
 from models.store import database
-from models.store.database import Key, Row, Session, UpdateOne
+from models.store.database import Key, ReplaceOne, Row, Session, UpdateOne
 from models.usage import events, reported
 from models.usage.events import Outcome
 
@@ -136,16 +136,11 @@ class _Ledger:
         await figures.keep(self._tally, part=part, session=session)
         rows = database.collection(AgentRun)
         if self._completed:
-            completed = [
-                UpdateOne({"_id": key}, {"$set": _without_key(self._state[key])}) for key in sorted(self._completed)
-            ]
+            # As a whole: who follows the changes is given the run as it is now.
+            completed = [ReplaceOne({"_id": key}, self._state[key]) for key in sorted(self._completed)]
             await rows.bulk_write(completed, ordered=False, session=session)
         if self._new:
             await rows.insert_many([self._state[key] for key in sorted(self._new)], ordered=False, session=session)
-
-
-def _without_key(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "_id"}
 
 
 async def _agents(items: Sequence[Batch], *, session: Session) -> Mapping[agents.Ref, Row]:
