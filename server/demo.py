@@ -1,4 +1,4 @@
-"""A believable company: people, some 60 agents over all disciplines, 90 days of usage, ratings and alerts."""
+"""A believable company: people, some 60 agents over all disciplines, 90 days of usage, ratings, alerts and runs."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ from models.store.database import Key
 from models.usage.counting import Batch
 from models.usage.events import Event
 from models.users import Role
+from server import demo_runs
 
 ADMIN: Final = ("admin@agenthub.com", "admin123", "Ada Admin")
 USER: Final = ("test@example.com", "testpass123", "Toni Test")
@@ -94,6 +95,8 @@ async def load(services: Services, *, progress: Callable[[str, float], None]) ->
     await _rules(now)
     known = await _agents(people, now, dice)
     await _usage(services, known, now=now, dice=dice, progress=progress)
+    progress("runs", 0.7)
+    await demo_runs.load(services, known, now=now)
     for place, key in enumerate(known):
         progress("ratings", 0.8 + 0.2 * place / len(known))
         for person in dice.sample(people, dice.randint(0, len(people))):
@@ -183,7 +186,7 @@ async def _usage(
         if len(batch) >= _BATCH or past == _DAYS - 1:
             await services.commits.submit(services.counting, Batch(batch, now), weight=len(batch))
             batch = []
-            progress("usage", 0.8 * (past + 1) / _DAYS)
+            progress("usage", 0.7 * (past + 1) / _DAYS)
 
 
 def _day(agent: Key, day: date, *, own: int, now: datetime, dice: random.Random) -> Iterator[Event]:

@@ -47,14 +47,14 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, record, spend, reload, sheet = SHELL
+    sign_in, ask, report, add, one, two, versions, figures, spend, reload, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
     reported = json.loads(await shell(report, demo, TOKEN=token))
     again = json.loads(await shell(report, demo, TOKEN=token))
 
-    recorded = json.loads(await shell(record, demo, TOKEN=token))
+    runs = [json.loads(await shell(snippet, demo, TOKEN=token)) for snippet in (add, one, two, one, versions, figures)]
     spent = json.loads(await shell(spend, demo, TOKEN=token))
     reloaded = json.loads(await shell(reload, demo, TOKEN=token))
     exported = await shell(sheet, demo, TOKEN=token)
@@ -75,7 +75,29 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
         "remaining": 98_450,
         "percentUsed": 1.55,
     }
-    assert recorded["data"]["recordRuns"] == {"accepted": 2, "duplicates": 0, "rejected": 0, "items": []}
+    added, recorded, both, repeated, listed, shown = (each["data"] for each in runs)
+    assert added["addAgentVersion"]["agentVersion"]["version"] == "7.1"
+    assert recorded["recordRuns"] == {"accepted": 1, "duplicates": 0, "rejected": 0, "items": []}
+    assert both["recordRuns"] == {"accepted": 2, "duplicates": 0, "rejected": 0, "items": []}
+    assert repeated["recordRuns"]["duplicates"] == 1
+    (version,) = listed["agentVersions"]["nodes"]
+    assert version["cluster"] == "eu-1"
+    assert version["metrics"]["p50RuntimeMs"] == pytest.approx(62_500, rel=0.02)
+    assert {name: version["metrics"][name] for name in ("totalRuns", "averageRuntimeMs", "successRate", "spend")} == {
+        "totalRuns": 3,
+        "averageRuntimeMs": 196_250,
+        "successRate": 50,
+        "spend": "0.15",
+    }
+    assert [figure["title"] for figure in shown["dashboard"]] == [
+        "Active Agents",
+        "Total Runs Today",
+        "Avg Response Time",
+        "Total Cost Today",
+    ]
+    assert all(figure["raw"] > 0 for figure in shown["dashboard"][:1])
+    assert len(shown["recentActivity"]) == 5
+    assert [day["totalRuns"] > 0 for day in shown["runTimeline"]] == [True] * 7
 
 
 async def test_the_subscription_hears_the_stored_alerts(demo: Server) -> None:
