@@ -14,6 +14,7 @@ import aiohttp
 from tests import factories
 from tests.client import Client
 from tests.processes import Server
+from tests.test_budget_usage import COLLECT, again
 from tests.test_budgets import BUDGET, RESERVE, SETTLE, opened
 from tests.test_thread_budgets import alerts, talking
 
@@ -101,14 +102,18 @@ class Crowd:
             held = await self._ask(RESERVE, {"input": {**said, "leaseSeconds": LEASE_S}})
             check(held["reserveTokens"]["budget"])
             reservation = held["reserveTokens"]["reservation"]["id"]
-            fate, used, times = dice.random(), dice.randrange(TOKENS // 2), dice.choice([1, 1, 2])
+            fate, used, times = dice.random(), dice.randrange(TOKENS // 2), dice.choice([1, 2, 3])
             if fate < 0.2:
                 self.lost += 1
             else:
                 if fate < 0.3:
                     await self._expired(reservation)
-                for _ in range(times):
-                    await self._ask(SETTLE, {"input": {"reservation": reservation, "promptTokens": used}})
+                # Settled, reported, or both, and some of it again: the same is counted, once.
+                said = {"reservation": reservation, "promptTokens": used}
+                report = {"events": [{"id": reservation, "agent": {"name": "Mouth"}, **said}]}
+                ways: list[tuple[str, dict[str, Any]]] = [(SETTLE, {"input": said}), (COLLECT, report)]
+                for document, variables in dice.choices(ways, k=times):
+                    await self._ask(document, variables)
                 self.spent += used
             async with self._progress:
                 self.ended += 1
@@ -178,6 +183,7 @@ async def test_killed_servers_pass_no_budget_and_hold_nothing_longer_than_its_le
         assert budget["totalTokens"] == crowd.spent
         assert budget["unsettledReservations"] == crowd.lost
         assert budget["unsettledTokens"] == crowd.lost * TOKENS
+        assert (await again("--check", uri=mongodb_uri)).endswith(" 0 figures differed.")
         reached = [percent for percent in (75, 90, 95, 100) if crowd.spent * 100 >= LIMIT * percent]
         assert [each["percent"] for each in await alerts(person.client)] == reached
     except BaseException as error:
