@@ -7,7 +7,7 @@ from resolvers.alerts import AlertMutations, AlertQueries, AlertSubscriptions
 from resolvers.budgets import BudgetMutations, BudgetQueries
 from resolvers.keys import KeyMutations, KeyQueries
 from resolvers.nodes import NodeQueries
-from resolvers.organism import OrganismMutations, OrganismQueries
+from resolvers.organism import OrganismMutations, OrganismQueries, OrganismSubscriptions
 from resolvers.prices import PriceMutations, PriceQueries
 from resolvers.ratings import RatingMutations, RatingQueries
 from resolvers.runs import RunMutations, RunQueries, RunSubscriptions
@@ -66,6 +66,6 @@ Mutation = _root(
 Subscription = _root(
     "Subscription",
     "What can be watched, over WebSocket or server-sent events.",
-    (AlertSubscriptions, RunSubscriptions, ThreadSubscriptions),
+    (AlertSubscriptions, RunSubscriptions, ThreadSubscriptions, OrganismSubscriptions),
 )
 ROOTS = Query, Mutation, Subscription

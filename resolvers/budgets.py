@@ -24,7 +24,7 @@ from graph.language.describe import object_type
 from graph.language.guards import mutation, query
 from graph.language.pages import After, Connection, First
 from graph.language.scalars import BigInt
-from models.budgets import kept
+from models.budgets import defaults, kept
 from models.budgets.changing import done
 from models.budgets.kept import ScopeKind
 from models.budgets.ledger import Extend, Limit, Reserve, Settle
@@ -43,8 +43,11 @@ class BudgetQueries:
 
     @query(allow=readers)
     async def default_thread_tokens(self, info: Info) -> BigInt:
-        """Give the tokens that may be spent in a thread that is opened without a limit of its own."""
-        return BigInt(info.context.services.default_thread_tokens)
+        """Give the tokens that may be spent in a thread that is opened without a limit of its own.
+
+        It is what the organism's file declares, else the setting DEFAULT_THREAD_TOKENS.
+        """
+        return BigInt(await defaults.thread_tokens(otherwise=info.context.services.default_thread_tokens))
 
 
 @object_type

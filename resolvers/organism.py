@@ -1,15 +1,21 @@
 """The organism: read it, and have its file applied again."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 import strawberry
 import structlog
+from strawberry import ID
 
 from auth.permissions import admins, operators
+from graph import agents as agent_types
+from graph.agents import AgentBy
 from graph.context import Info
+from graph.language import nodes
 from graph.language.describe import object_type
-from graph.language.guards import mutation, query
+from graph.language.guards import mutation, query, subscription
 from graph.organism import Capability, Organism, OrganismChange, ReloadOrganismPayload, StopServerPayload
+from graph.organism.watching import OrganismEvent, OrganismEventType, Watched, happening
 from models.organism import applying
 
 log = structlog.get_logger()
@@ -63,3 +69,39 @@ class OrganismMutations:
         """
         log.warning("asked to stop", by=str(info.context.viewer.user))
         return StopServerPayload(processes=info.context.services.stop())
+
+
+@object_type
+class OrganismSubscriptions:
+    """What can be watched."""
+
+    @subscription(allow=operators)
+    async def organism_events(
+        self,
+        info: Info,
+        after: Annotated[
+            str | None,
+            strawberry.argument(description="Begin after the event with this cursor, the stored ones first."),
+        ] = None,
+        agents: Annotated[
+            list[AgentBy] | None, strawberry.argument(description="Only those that concern these agents, at most 100.")
+        ] = None,
+        threads: Annotated[
+            list[ID] | None, strawberry.argument(description="Only those of the threads with these ids, at most 100.")
+        ] = None,
+        types: Annotated[
+            list[OrganismEventType] | None, strawberry.argument(description="Only those of these types.")
+        ] = None,
+    ) -> AsyncGenerator[OrganismEvent, None]:
+        """Watch the organism: a snapshot of it first, then whatever happens, in the order in which it was stored.
+
+        Keep the last `cursor` and pass it as `after` to go on after a break, without a snapshot; events are kept for a
+        day, and whoever was away for longer begins with a snapshot again. The same is told by every server.
+        """
+        watched = Watched(
+            agents=await agent_types.keys_of(agents, field="agents") if agents is not None else None,
+            threads=nodes.decode_all(threads, "Thread", field="threads") if threads is not None else None,
+            types=types,
+        )
+        async for event in happening(info.context, watched, after=after):
+            yield event

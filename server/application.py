@@ -32,6 +32,7 @@ from models.alerts.raised import Alert, AlertState
 from models.alerts.rules import AlertRule
 from models.alerts.signing import Signing
 from models.budgets.changing import Budgets
+from models.budgets.defaults import BudgetDefault
 from models.budgets.kept import Budget, Reservation
 from models.keys import ApiKey
 from models.organism.applying import Organism
@@ -102,6 +103,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     AgentVersion,
     AgentRun,
     Budget,
+    BudgetDefault,
     Reservation,
     RunFigures,
     RunHour,
@@ -217,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 registration=made.registration,
                 minting=made.minting,
                 signing=Signing(settings.signing_key(), older=settings.older_keys),
-                organism=OrganismFile(settings.organism_file),
+                organism=OrganismFile(settings.organism_file, applied=live.look),
                 configuration=settings.shown(),
                 stop=partial(signals.stop_soon, settings.workers),
                 zone=settings.zone,

@@ -4,13 +4,18 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from models.store import database
 from models.store.database import Database
+from models.store.database import Session as DatabaseSession
+from models.threads import conversations, events
+from models.threads.events import EventKind
 from tests import factories
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
@@ -282,6 +287,23 @@ async def test_a_retired_agent_may_be_renamed_and_deleted(operator: Person, path
     assert ("AGENT", "Scribe", "ADDED") in await reload(operator.client)
 
 
+async def test_a_declared_budget_is_that_of_new_threads_on_every_process(
+    operator: Person, servers: list[Server], session: aiohttp.ClientSession, store: Database, path: Path
+) -> None:
+    other = Client(session, servers[1].graphql, operator.access_token)
+    budget = "{ threads { nodes { budget { maxTokens } } } defaultThreadTokens }"
+    assert (await other.query(budget))["defaultThreadTokens"] == 100_000
+
+    await reload(operator.client)
+    await open_thread(store, "one")
+
+    declared = await other.query(budget)
+    assert declared == {"threads": {"nodes": [{"budget": {"maxTokens": 50_000}}]}, "defaultThreadTokens": 50_000}
+    write(path, "name: Harbour Desk")
+    await reload(operator.client)
+    assert (await other.query(budget))["defaultThreadTokens"] == 100_000
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -458,6 +480,140 @@ async def test_a_server_does_not_start_with_a_bad_file(mongodb_uri: str, path: P
         "Line 2: There is no key `agnets` here. Leave it out, or mend its spelling.",
         "Line 3: A mapping of keys to values is expected here.",
     ]
+
+
+# ---------------------------------------------------------------- live
+
+WATCH = """
+subscription ($after: String, $agents: [AgentBy!], $threads: [ID!], $types: [OrganismEventType!]) {
+  organismEvents(after: $after, agents: $agents, threads: $threads, types: $types) {
+    cursor type status at agents { name retiredAt } thread { id status } threads { id } message { id }
+    organism { name revision }
+  }
+}
+"""
+
+
+async def open_thread(store: Database, name: str) -> str:
+    """Open a thread as a message does, and have it told."""
+
+    async def body(session: DatabaseSession) -> None:
+        row = await conversations.open_now(ref, limit=1000, now=datetime.now(UTC), session=session)
+        await events.append(
+            EventKind.THREAD, thread=row["_id"], agents=row["participants"], status=row["status"], session=session
+        )
+
+    ref = conversations.named(name)
+    await database.transaction(conversations.Thread, body)
+    return conversations.id_of(ref.thread)
+
+
+async def test_who_watches_is_told_how_all_is_and_then_what_happens(
+    operator: Person, servers: list[Server], session: aiohttp.ClientSession, store: Database, path: Path
+) -> None:
+    await reload(operator.client)
+    before = await open_thread(store, "before")
+    other = Client(session, servers[1].graphql, operator.access_token)
+
+    async with other.subscribe(WATCH) as watching:
+        first = (await anext(watching))["organismEvents"]
+        write(path, "name: Harbour Desk\nagents: [{name: Scribe}]")
+        await reload(operator.client)
+        second = (await anext(watching))["organismEvents"]
+        opened = await open_thread(store, "after")
+        third = (await anext(watching))["organismEvents"]
+
+    assert (first["type"], first["status"], first["message"]) == ("SNAPSHOT", None, None)
+    assert first["agents"] == [{"name": "Greeter", "retiredAt": None}, {"name": "Scribe", "retiredAt": None}]
+    assert first["threads"] == [{"id": before}]
+    assert first["organism"] == {"name": "Harbour Desk", "revision": 1}
+    assert (second["type"], second["thread"], second["threads"]) == ("RELOAD", None, [])
+    assert {each["name"]: each["retiredAt"] is None for each in second["agents"]} == {"Greeter": False, "Scribe": True}
+    assert second["organism"] == {"name": "Harbour Desk", "revision": 2}
+    assert (third["type"], third["status"], third["organism"]) == ("THREAD", "ACTIVE", None)
+    assert third["thread"] == {"id": opened, "status": "ACTIVE"}
+
+
+async def test_a_file_that_changes_nothing_is_no_event(operator: Person, path: Path) -> None:
+    await reload(operator.client)
+
+    async with operator.client.subscribe(WATCH) as watching:
+        await anext(watching)
+        await reload(operator.client)
+        write(path, "name: Another Desk")
+        await reload(operator.client)
+
+        assert (await anext(watching))["organismEvents"]["organism"]["name"] == "Another Desk"
+
+
+async def test_watching_goes_on_after_a_cursor_without_a_snapshot(operator: Person, store: Database) -> None:
+    async with operator.client.subscribe(WATCH) as watching:
+        cursor = (await anext(watching))["organismEvents"]["cursor"]
+    keys = [await open_thread(store, name) for name in ("one", "two")]
+
+    async with operator.client.subscribe(WATCH, after=cursor) as watching:
+        told = [(await anext(watching))["organismEvents"] for _ in range(2)]
+
+    assert [each["thread"]["id"] for each in told] == keys
+    async with operator.client.subscribe(WATCH, after=told[0]["cursor"]) as watching:
+        assert (await anext(watching))["organismEvents"] == told[1]
+
+
+async def test_a_cursor_that_is_kept_no_more_begins_with_a_snapshot(operator: Person, store: Database) -> None:
+    async with operator.client.subscribe(WATCH) as watching:
+        cursor = (await anext(watching))["organismEvents"]["cursor"]
+    await open_thread(store, "one")
+    await open_thread(store, "two")
+    await store.handle["control_events"].delete_one({"_id": {"$gt": 0}})
+
+    async with operator.client.subscribe(WATCH, after=cursor) as watching:
+        assert (await anext(watching))["organismEvents"]["type"] == "SNAPSHOT"
+
+
+async def test_only_what_is_asked_for_is_told(operator: Person, store: Database, path: Path) -> None:
+    await reload(operator.client)
+    wanted = await open_thread(store, "wanted")
+
+    async with (
+        operator.client.subscribe(WATCH, threads=[wanted]) as of_thread,
+        operator.client.subscribe(WATCH, agents=[{"name": "Scribe"}]) as of_agent,
+        operator.client.subscribe(WATCH, types=["RELOAD"]) as of_type,
+    ):
+        snapshots = [(await anext(each))["organismEvents"] for each in (of_thread, of_agent, of_type)]
+        await open_thread(store, "unwanted")
+        write(path, WHOLE.replace("Says hello.", "Greets."))
+        await reload(operator.client)
+        write(path, WHOLE.replace("Says hello.", "Greets.").replace("isAgent: false", "isAgent: true"))
+        await reload(operator.client)
+        await open_thread(store, "wanted")
+        told = [(await anext(each))["organismEvents"] for each in (of_thread, of_agent, of_type)]
+
+    assert snapshots[0]["threads"] == [{"id": wanted}]
+    assert [each["name"] for each in snapshots[1]["agents"]] == ["Scribe"]
+    assert snapshots[1]["threads"] == []
+    assert told[0]["thread"]["id"] == wanted
+    assert (told[1]["type"], [each["name"] for each in told[1]["agents"]]) == ("RELOAD", ["Scribe"])
+    assert (told[2]["type"], [each["name"] for each in told[2]["agents"]]) == ("RELOAD", ["Greeter"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "field"),
+    [
+        ({"after": "rubbish"}, "BAD_USER_INPUT", "after"),
+        ({"agents": [{"name": "Nobody"}]}, "NOT_FOUND", "agents.0"),
+        ({"agents": [{"name": "Greeter"}] * 101}, "BAD_USER_INPUT", "agents"),
+        ({"threads": ["x"]}, "BAD_USER_INPUT", "threads.0"),
+        ({"threads": ["x"] * 101}, "BAD_USER_INPUT", "threads"),
+    ],
+)
+async def test_what_cannot_be_watched_is_told(
+    operator: Person, variables: dict[str, Any], code: str, field: str
+) -> None:
+    with pytest.raises(GraphQLErrors) as refused:
+        async with operator.client.subscribe(WATCH, **variables) as watching:
+            await anext(watching)
+
+    assert (refused.value.code, refused.value.field) == (code, field)
 
 
 # ---------------------------------------------------------------- stop

@@ -119,6 +119,7 @@ WATCHED: dict[str, tuple[str, str]] = {
     "thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar"),
     "activity": ('activity(after: "rubbish") { cursor }', "uar"),
     "inbox": (f"inbox(agent: {BY}, most: 0) {{ lease }}", "aog"),
+    "organismEvents": ('organismEvents(after: "rubbish") { at }', "ao"),
     "threadUpdates": ('threadUpdates(thread: "rubbish") { cursor }', "uar"),
 }
 CALLERS = ["n", "u", "a", "c", "r", "m", "o", "g"]

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 import strawberry
 from strawberry import ID
@@ -12,6 +13,8 @@ from graph.language.describe import interface_type
 from models.errors import BadInput
 from models.store import database
 from models.store.database import Key
+
+_MOST: Final = 100
 
 
 def encode(kind: str, key: Key | int | str) -> ID:
@@ -37,6 +40,13 @@ def decode(identifier: str, kind: str, *, field: str = "id") -> Key:
     if found != kind:
         raise BadInput.at(field, f"This id is of type {found}, not {kind}." if found.isalnum() else "Broken id.")
     return key_of(key, field=field)
+
+
+def decode_all(identifiers: Sequence[str], kind: str, *, field: str) -> frozenset[Key]:
+    """Read the keys out of at most 100 ids of one type. Raises `BadInput` for the first that is not of it."""
+    if len(identifiers) > _MOST:
+        raise BadInput.at(field, f"At most {_MOST} ids.")
+    return frozenset(decode(each, kind, field=f"{field}.{place}") for place, each in enumerate(identifiers))
 
 
 def decode_text(identifier: str, kind: str, *, field: str = "id") -> str:

@@ -13,12 +13,15 @@ from models.agents import Agent
 from models.agents.declared import Declaration
 from models.alerts import rules
 from models.alerts.rules import AlertRule
+from models.budgets import defaults
 from models.enums import DescribedEnum
 from models.errors import Conflict
 from models.organism.declaring import Declared, Member
 from models.store import database, pages
 from models.store.database import InsertOne, Key, Row, Session, Stored, UpdateOne
 from models.store.pages import Page, Window
+from models.threads import events
+from models.threads.events import EventKind
 
 
 class ChangeKind(DescribedEnum):
@@ -141,7 +144,7 @@ async def apply(declared: Declared, *, now: datetime) -> Sequence[Row]:
             own_work: Sequence[Row] = before["changes"]
             return own_work
         own, of_own = _own(declared, before)
-        keys, of_agents = await _keep_agents(declared, before, now=now, session=session)
+        keys, of_agents, touched = await _keep_agents(declared, before, now=now, session=session)
         of_rules = await _keep_rules(declared, keys, now=now, session=session)
         changes = [asdict(each) for each in sorted([*of_own, *of_agents, *of_rules])]
         if changes:
@@ -153,6 +156,8 @@ async def apply(declared: Declared, *, now: datetime) -> Sequence[Row]:
                 upsert=True,
                 session=session,
             )
+            await defaults.declare(declared.thread_tokens, session=session)
+            await events.append(EventKind.RELOAD, agents=touched, session=session)
         return changes
 
     return await database.transaction(Organism, body, retry_duplicates=True)
@@ -185,8 +190,8 @@ def _compared(part: OrganismPart, before: Mapping[str, Row], after: Mapping[str,
 
 async def _keep_agents(
     declared: Declared, before: Row | None, *, now: datetime, session: Session
-) -> tuple[Mapping[str, Key], list[Change]]:
-    """Have the agents as declared. Gives their keys by name, in the order of the file."""
+) -> tuple[Mapping[str, Key], list[Change], Sequence[Key]]:
+    """Have the agents as declared. Gives their keys by name, in the order of the file, and those that this touched."""
     rows = database.collection(Agent)
     wanted = {each.name: each for each in declared.agents}
     known = await agents.by_names(list(wanted), session=session)
@@ -194,6 +199,7 @@ async def _keep_agents(
     members = set(before["members"] if before else ())
     writes: list[InsertOne[dict[str, Any]] | UpdateOne] = []
     changes = []
+    touched = []
     for name, member in wanted.items():
         said = _declaration(member, keys)
         row = known.get(name)
@@ -202,6 +208,7 @@ async def _keep_agents(
             new = agents.row(fresh, owner=None, now=now, key=keys[name])
             writes.append(InsertOne({**new, "declared": said}))
             changes.append(Change(OrganismPart.AGENT, name, ChangeKind.ADDED))
+            touched.append(keys[name])
             continue
         old = row.get("declared") or {}
         changed = tuple(field for field in said if old.get(field) != said[field])
@@ -210,15 +217,17 @@ async def _keep_agents(
             writes.append(
                 UpdateOne({"_id": row["_id"]}, {"$set": {"declared": said, **_described(row, old, member, now=now)}})
             )
+            touched.append(row["_id"])
             kind = ChangeKind.CHANGED if is_member else ChangeKind.ADDED
             changes.append(Change(OrganismPart.AGENT, name, kind, changed if is_member else ()))
     gone = sorted(members - set(keys.values()))
     async for row in rows.find({"_id": {"$in": gone}}, {"name": 1}, session=session):
         writes.append(UpdateOne({"_id": row["_id"]}, {"$set": {"declared.retired_at": now}}))
         changes.append(Change(OrganismPart.AGENT, row["name"], ChangeKind.REMOVED))
+        touched.append(row["_id"])
     if writes:
         await rows.bulk_write(writes, session=session)
-    return keys, changes
+    return keys, changes, touched
 
 
 def _declaration(member: Member, keys: Mapping[str, Key]) -> dict[str, Any]:

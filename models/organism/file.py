@@ -1,7 +1,7 @@
 """The file that declares the organism: read, checked and applied, whenever somebody asks for it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from models.store.database import Row
 class OrganismFile:
     """One file; without a path there is none to apply."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, applied: Callable[[], None] = lambda: None) -> None:
+        """Take the path, and what is called once the file has been `applied`."""
         self.path = path
+        self._applied = applied
 
     async def apply(self, *, now: datetime) -> Sequence[Row]:
         """Make everything as the file declares, and say what that changed.
@@ -24,7 +26,9 @@ class OrganismFile:
         Raises `BadInput` with all that is wrong with it, each with its line, and has then changed nothing.
         """
         # In a thread: the largest file takes a second.
-        return await applying.apply(await asyncio.to_thread(self.read), now=now)
+        changes = await applying.apply(await asyncio.to_thread(self.read), now=now)
+        self._applied()
+        return changes
 
     def read(self) -> Declared:
         """Read the file and check it. Raises `BadInput`, and `Conflict` where there is none."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import BaseModel
 
 from models import text
+from models.budgets import defaults
 from models.budgets import kept as budgets
 from models.budgets.kept import Scope
 from models.enums import DescribedEnum
@@ -117,8 +118,8 @@ async def count(*, status: ThreadStatus | None, participants: Collection[Key]) -
 async def open_now(ref: Ref, *, limit: int, now: datetime, session: Session | None = None) -> Row:
     """Find a thread, or open the one that is named for the first time. Raises `NotFound` for an unknown id.
 
-    `limit`: the tokens that may be spent in one that is opened. Whoever opens one and stores what hangs on it in one
-    transaction passes its `session`.
+    `limit`: the tokens that may be spent in one that is opened, where the organism declares none. Whoever opens one and
+    stores what hangs on it in one transaction passes its `session`.
     """
     if ref.name is None and not ref.is_new:
         return await require(ref.thread, field="thread", session=session)
@@ -132,7 +133,8 @@ async def open_now(ref: Ref, *, limit: int, now: datetime, session: Session | No
         row = await database.change_and_read(
             database.collection(Thread), {"_id": ref.thread}, born, upsert=True, session=session
         )
-        await budgets.open(Scope.thread(ref.thread), limit, session=session)
+        tokens = await defaults.thread_tokens(otherwise=limit, session=session)
+        await budgets.open(Scope.thread(ref.thread), tokens, session=session)
         return row
 
     if session is not None:

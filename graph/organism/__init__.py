@@ -1,5 +1,6 @@
 """The organism as clients see it: what its file declares, and what applying it has changed."""
 
+import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,7 +90,8 @@ class DeclaredAgent:
     @field
     async def capabilities(self, info: Info) -> list[Capability]:
         """List what it is able to do; at most 50."""
-        found = [await info.context.find(applying.capabilities, each) for each in self.row["declared"]["capabilities"]]
+        names = self.row["declared"]["capabilities"]
+        found = await asyncio.gather(*(info.context.find(applying.capabilities, each) for each in names))
         return [Capability.of(row) for row in found if row]
 
 
