@@ -10,7 +10,11 @@ help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 run: $(READY) playground-if-possible ## Serve the demo company on http://127.0.0.1:8000
-	$(PYTHON) -m server serve --demo
+	ORGANISM_FILE="$${ORGANISM_FILE-examples/organism.yaml}" WEBHOOKS_TO_PRIVATE_ADDRESSES="$${WEBHOOKS_TO_PRIVATE_ADDRESSES-true}" \
+		$(PYTHON) -m server serve --demo
+
+examples: $(READY) ## Run three small agents against a running `make run`, and show what it does with them
+	$(PYTHON) -m examples
 
 test: $(READY) ## Run the whole test suite against a real MongoDB
 	$(PYTHON) -m pytest -n 3 --dist loadscope
@@ -60,4 +64,4 @@ $(READY): requirements.lock
 	printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m server "$$@"\n' > $(VENV)/bin/agenthub && chmod +x $(VENV)/bin/agenthub
 	touch $(READY)
 
-.PHONY: help run test test-clients check bench schema lock playground playground-if-possible clean
+.PHONY: help run examples test test-clients check bench schema lock playground playground-if-possible clean

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from models.store import database
 from models.store.database import Database
@@ -19,6 +20,7 @@ from models.threads.events import EventKind
 from tests import factories
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
+from tests.listening import listening
 from tests.processes import Server, launch
 from tests.test_organism_file import WHOLE
 
@@ -54,8 +56,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def servers(mongodb_uri: str, bound: Database, path: Path) -> AsyncIterator[list[Server]]:
     """Run two servers on one database and one file."""
-    key = {"SECRET_KEY": "0123456789abcdef0123456789abcdef01", "ORGANISM_FILE": str(path)}
-    async with Server(mongodb_uri, **key) as one, Server(mongodb_uri, **key) as other:
+    same = {
+        "SECRET_KEY": "0123456789abcdef0123456789abcdef01",
+        "ORGANISM_FILE": str(path),
+        "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true",
+    }
+    async with Server(mongodb_uri, **same) as one, Server(mongodb_uri, **same) as other:
         yield [one, other]
 
 
@@ -302,6 +308,49 @@ async def test_a_declared_budget_is_that_of_new_threads_on_every_process(
     write(path, "name: Harbour Desk")
     await reload(operator.client)
     assert (await other.query(budget))["defaultThreadTokens"] == 100_000
+
+
+INJECT = """
+mutation ($to: String!, $payload: JSON!) {
+  injectMessage(input: {to: {name: $to}, payloadType: "task", payload: $payload}) { message { id } }
+}
+"""
+
+
+async def test_what_waits_in_an_inbox_is_posted_to_an_endpoint_that_is_declared(operator: Person, path: Path) -> None:
+    write(path, WHOLE.replace("    endpoint: https://greeter:secret@agents.example.com/inbox?token=hidden\n", ""))
+    await reload(operator.client)
+    waiting = await operator.client.query(INJECT, to="Greeter", payload={"text": "Hello"})
+    taken: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    async def take(request: web.Request) -> web.Response:
+        taken.set_result(await request.json())
+        return web.Response()
+
+    async with listening(take) as url:
+        write(path, WHOLE.replace("https://greeter:secret@agents.example.com", url))
+        assert await reload(operator.client) == [("AGENT", "Greeter", "CHANGED", "endpoint")]
+        async with asyncio.timeout(15):
+            message = (await taken)["data"]
+
+    assert message["message"] == waiting["injectMessage"]["message"]["id"]
+    assert message["payload"] == {"text": "Hello"}
+
+
+async def test_a_payload_has_to_fit_what_is_declared_and_a_retired_agent_takes_none(
+    operator: Person, path: Path
+) -> None:
+    await reload(operator.client)
+
+    with pytest.raises(GraphQLErrors) as unfit:
+        await operator.client.query(INJECT, to="Greeter", payload={"text": 5})
+    write(path, "name: Harbour Desk")
+    await reload(operator.client)
+    with pytest.raises(GraphQLErrors) as retired:
+        await operator.client.query(INJECT, to="Greeter", payload={"text": "Hello"})
+
+    assert (unfit.value.code, unfit.value.field) == ("BAD_USER_INPUT", "payload")
+    assert (retired.value.code, retired.value.field) == ("CONFLICT", "to")
 
 
 # ---------------------------------------------------------------- refusals

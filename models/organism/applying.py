@@ -20,7 +20,7 @@ from models.organism.declaring import Declared, Member
 from models.store import database, pages
 from models.store.database import InsertOne, Key, Row, Session, Stored, UpdateOne
 from models.store.pages import Page, Window
-from models.threads import events
+from models.threads import delivery, events
 from models.threads.events import EventKind
 
 
@@ -200,6 +200,7 @@ async def _keep_agents(
     writes: list[InsertOne[dict[str, Any]] | UpdateOne] = []
     changes = []
     touched = []
+    moved = []
     for name, member in wanted.items():
         said = _declaration(member, keys)
         row = known.get(name)
@@ -218,6 +219,8 @@ async def _keep_agents(
                 UpdateOne({"_id": row["_id"]}, {"$set": {"declared": said, **_described(row, old, member, now=now)}})
             )
             touched.append(row["_id"])
+            if "endpoint" in changed:
+                moved.append({**row, "declared": said})
             kind = ChangeKind.CHANGED if is_member else ChangeKind.ADDED
             changes.append(Change(OrganismPart.AGENT, name, kind, changed if is_member else ()))
     gone = sorted(members - set(keys.values()))
@@ -227,6 +230,8 @@ async def _keep_agents(
         touched.append(row["_id"])
     if writes:
         await rows.bulk_write(writes, session=session)
+    for agent in moved:
+        await delivery.reroute(agent, session=session)
     return keys, changes, touched
 
 
