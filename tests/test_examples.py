@@ -22,12 +22,18 @@ def on_a_free_port(path: Path) -> Path:
 
 
 async def test_a_message_goes_round_a_pause_holds_and_a_runaway_is_stopped(
-    mongodb_uri: str, store: Database, session: aiohttp.ClientSession, tmp_path: Path
+    mongodb_uri: str, bound: Database, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     file = on_a_free_port(tmp_path / "organism.yaml")
-    allowed = {"ORGANISM_FILE": str(file), "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true"}
-    async with Server(mongodb_uri, **allowed) as server:
-        admin = await factories.sign_in_admin(Client(session, server.graphql))
+    settings = {
+        "MONGODB_DBNAME": "examples",
+        "ADMIN_EMAIL": "admin@example.com",
+        "ADMIN_PASSWORD": factories.PASSWORD,
+        "ORGANISM_FILE": str(file),
+        "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true",
+    }
+    async with Server(mongodb_uri, **settings) as server:
+        admin = await factories.sign_in(Client(session, server.graphql), email="admin@example.com")
         given = ("--url", server.url, "--email", admin.email, "--password", factories.PASSWORD)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "examples", *given), cwd=ROOT, stdout=asyncio.subprocess.PIPE
@@ -52,3 +58,4 @@ async def test_a_message_goes_round_a_pause_holds_and_a_runaway_is_stopped(
         keys = (await admin.client.query("{ apiKeys { revokedAt } }"))["apiKeys"]
         assert len(keys) == 3
         assert all(each["revokedAt"] for each in keys)
+    await bound.client.drop_database("examples")

@@ -56,11 +56,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def servers(mongodb_uri: str, bound: Database, path: Path) -> AsyncIterator[list[Server]]:
     """Run two servers on one database and one file."""
-    same = {
-        "SECRET_KEY": "0123456789abcdef0123456789abcdef01",
-        "ORGANISM_FILE": str(path),
-        "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true",
-    }
+    same = {"SECRET_KEY": "0123456789abcdef0123456789abcdef01", "ORGANISM_FILE": str(path)}
     async with Server(mongodb_uri, **same) as one, Server(mongodb_uri, **same) as other:
         yield [one, other]
 
@@ -317,21 +313,32 @@ mutation ($to: String!, $payload: JSON!) {
 """
 
 
-async def test_what_waits_in_an_inbox_is_posted_to_an_endpoint_that_is_declared(operator: Person, path: Path) -> None:
+async def test_what_waits_in_an_inbox_is_posted_to_an_endpoint_that_is_declared(
+    mongodb_uri: str, session: aiohttp.ClientSession, bound: Database, path: Path
+) -> None:
     write(path, WHOLE.replace("    endpoint: https://greeter:secret@agents.example.com/inbox?token=hidden\n", ""))
-    await reload(operator.client)
-    waiting = await operator.client.query(INJECT, to="Greeter", payload={"text": "Hello"})
     taken: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def take(request: web.Request) -> web.Response:
         taken.set_result(await request.json())
         return web.Response()
 
-    async with listening(take) as url:
+    # On a database of its own: other servers of this run deliver from theirs, and not to private addresses.
+    settings = {
+        "MONGODB_DBNAME": "organism_apart",
+        "ADMIN_EMAIL": "admin@example.com",
+        "ADMIN_PASSWORD": factories.PASSWORD,
+        "ORGANISM_FILE": str(path),
+        "WEBHOOKS_TO_PRIVATE_ADDRESSES": "true",
+    }
+    async with listening(take) as url, Server(mongodb_uri, **settings) as server:
+        operator = await factories.sign_in(Client(session, server.graphql), email="admin@example.com")
+        waiting = await operator.client.query(INJECT, to="Greeter", payload={"text": "Hello"})
         write(path, WHOLE.replace("https://greeter:secret@agents.example.com", url))
         assert await reload(operator.client) == [("AGENT", "Greeter", "CHANGED", "endpoint")]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             message = (await taken)["data"]
+    await bound.client.drop_database("organism_apart")
 
     assert message["message"] == waiting["injectMessage"]["message"]["id"]
     assert message["payload"] == {"text": "Hello"}
