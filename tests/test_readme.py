@@ -47,13 +47,15 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, add, one, two, versions, figures, spend, reload, sheet = SHELL
+    sign_in, ask, report, price, cost, add, one, two, versions, figures, spend, reload, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
     reported = json.loads(await shell(report, demo, TOKEN=token))
     again = json.loads(await shell(report, demo, TOKEN=token))
 
+    priced = await shell(price, demo, TOKEN=token)
+    costed = json.loads(await shell(cost, demo, TOKEN=token))["data"]
     runs = [json.loads(await shell(snippet, demo, TOKEN=token)) for snippet in (add, one, two, one, versions, figures)]
     spent = json.loads(await shell(spend, demo, TOKEN=token))
     reloaded = json.loads(await shell(reload, demo, TOKEN=token))
@@ -69,6 +71,23 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
     assert all(node["usage"]["totalTokens"] > 0 for node in asked["data"]["agents"]["nodes"])
     assert reported["data"]["collectUsage"]["accepted"] == 1
     assert again["data"]["collectUsage"]["duplicates"] == 1
+    assert [json.loads(each)["data"].keys() for each in priced.replace("}{", "}\n{").splitlines()] == [
+        {"setPrice"},
+        {"collectUsage"},
+    ]
+    # 200 tokens at 0.125 dollars a million, 1,000 at 0.0125, 300 at 1.
+    assert costed["usageEvent"] == {
+        "cost": "0.0003375",
+        "costSource": "TABLE",
+        "price": {"modelPrefix": "gpt-5-mini", "provider": "our-proxy"},
+    }
+    assert [(each["modelPrefix"], each["provider"], each["prompt"]) for each in costed["prices"]["nodes"]] == [
+        ("gpt-5", None, "1.25"),
+        ("gpt-5-mini", "our-proxy", "0.125"),
+        ("gpt-5-mini", None, "0.25"),
+    ]
+    assert costed["usageSummary"]["totals"]["requests"] > 1000
+    assert len(costed["usageSummary"]["byAgent"]) == 3
     assert spent["data"]["settleTokens"]["budget"] == {
         "totalTokens": 1550,
         "reservedTokens": 0,
