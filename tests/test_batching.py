@@ -47,13 +47,13 @@ async def commands(store: Database, person: Person, document: str, **variables: 
     finally:
         await store.handle.command("profile", 0)
     profile = store.handle["system.profile"]
-    # The server itself looks for new alerts and for what is due, whoever asks for what.
+    # The server itself looks for new alerts, for what is due and for prices, whoever asks for what.
     sent = [
         f"{each['op']} {each['ns']}"
         async for each in profile.find({"op": {"$in": ["query", "command"]}})
         if "lsid" in each["command"]
         and each["command"].get("filter", {}).keys() != {"_id"}
-        and "outbox" not in each["ns"]
+        and not each["ns"].endswith(("outbox", ".messages", ".prices"))
         # Who asks is read once a second.
         and not each["ns"].endswith(".sessions")
     ]
