@@ -123,6 +123,16 @@ async def test_whatever_comes_first_the_same_is_counted(user: Person) -> None:
         assert (found["promptTokens"], found["completionTokens"]) == (90, 60)
 
 
+async def test_a_reservation_says_more_than_a_thread_that_is_none_of_ours(user: Person) -> None:
+    thread = await opened()
+    reservation = (await reserve(user.client, thread, 900, "k"))["reservation"]["id"]
+
+    answer = await collect(user.client, event("1", 30, reservation=reservation, thread="somebody else's"))
+
+    assert answer["accepted"] == 1
+    assert (await budget(user.client, thread))["totalTokens"] == 30
+
+
 async def test_an_event_that_settles_late_counts(user: Person, store: Database) -> None:
     thread = await opened()
     reservation = (await reserve(user.client, thread, 900, "k"))["reservation"]["id"]

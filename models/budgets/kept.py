@@ -98,10 +98,9 @@ class Reservation(Stored):
     late: bool = False
 
     class Settings:
-        """Where it is stored."""
+        """Where it is stored. No index beside the key: nothing but `rebuild` reads them otherwise, and it reads all."""
 
         name = "reservations"
-        indexes: ClassVar[list[IndexModel]] = [IndexModel([("budget", ASCENDING), ("_id", ASCENDING)], name="budget")]
 
 
 HOTTEST: Final = Order("percent", descending=True)

@@ -7,8 +7,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from models import agents
+from models.budgets import kept
 from models.budgets.changing import Budgets
-from models.budgets.kept import reservations
 from models.budgets.ledger import Spend
 from models.store import database, writes
 from models.store.database import Key, Row, Session
@@ -79,13 +79,15 @@ class Counting:
         lost = {ref for ref in named if isinstance(ref, Key) and ref not in found}
         held = {event.reservation for batch in items for event in batch.events if event.reservation is not None}
         # None of them ever goes: what is found now is there in the transaction too.
-        there = await reservations(list(held)) if held else {}
+        there = await kept.reservations(list(held)) if held else {}
         refused: dict[int, Outcome] = {}
         if lost or held:
-            for batch in items:
-                for event in batch.events:
-                    if reason := _refusal(event, lost, there):
-                        refused[id(event)] = reason
+            every = [event for batch in items for event in batch.events]
+            strange = {event.budget for event in every if event.budget and _is_strange(event, there)}
+            others = await kept.by_ids(list(strange)) if strange else {}
+            for event in every:
+                if reason := _refusal(event, lost, there, others=others):
+                    refused[id(event)] = reason
         return _Named(found, resets, there, refused)
 
     async def apply(
@@ -150,15 +152,22 @@ class Counting:
                 del row["budget"]
 
 
-def _refusal(event: Event, lost: Collection[agents.Ref], there: Mapping[Key, Row]) -> Outcome | None:
+def _is_strange(event: Event, there: Mapping[Key, Row]) -> bool:
+    """Whether an event's thread, should it be one of ours, is not that of its reservation."""
+    reservation = there.get(event.reservation) if event.reservation else None
+    return reservation is not None and event.budget != reservation["budget"]
+
+
+def _refusal(
+    event: Event, lost: Collection[agents.Ref], there: Mapping[Key, Row], *, others: Collection[str]
+) -> Outcome | None:
     if event.agent in lost:
         return _NO_AGENT
     if event.reservation is None:
         return None
-    reservation = there.get(event.reservation)
-    if reservation is None:
+    if event.reservation not in there:
         return _NO_RESERVATION
-    return None if event.budget in {None, reservation["budget"]} else _OTHER_THREAD
+    return _OTHER_THREAD if event.budget in others and _is_strange(event, there) else None
 
 
 async def _known(keys: Sequence[str], *, session: Session) -> Mapping[str, Row]:
