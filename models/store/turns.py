@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from models.store import database
-from models.store.database import DuplicateKeyError, Key, Stored
+from models.store.database import DuplicateKeyError, Key, Row, Stored
 
-# Longer than a transaction may take: who dies with it is passed over.
-_LEASE_MS: Final = 12_000
+# Who dies with it is passed over, as soon as what they had begun is out of the way: whoever is alive asks for it again
+# before each try. That two have it is no harm, but for their speed.
+_LEASE_MS: Final = 3000
+_RENEWED_AFTER_S: Final = 1.0
 _PAUSE_S: Final = 0.004
 
 
@@ -41,13 +43,19 @@ class Waiting:
         self._name = name
         self._me = Key()
         self._holds = False
+        self._renewed_at = 0.0
 
     async def take(self) -> None:
         """Wait for the turn; who has it goes on."""
+        loop = asyncio.get_running_loop()
+        if self._holds and loop.time() - self._renewed_at < _RENEWED_AFTER_S:
+            return
+        self._holds = False
         while not self._holds:
             self._holds = await self._try()
             if not self._holds:
                 await asyncio.sleep(random.uniform(0, 2 * _PAUSE_S))  # noqa: S311  # others hold it elsewhere
+        self._renewed_at = loop.time()
 
     async def give_back(self) -> None:
         """Let the next have it."""
@@ -57,9 +65,9 @@ class Waiting:
 
     async def _try(self) -> bool:
         is_free = {"$lt": [{"$ifNull": ["$until", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
-        change = [
+        change: list[Row] = [
             {"$set": {"holder": {"$cond": [is_free, self._me, "$holder"]}}},
-            {"$set": {"until": {"$cond": [is_free, {"$add": ["$$NOW", _LEASE_MS]}, "$until"]}}},
+            {"$set": {"until": {"$cond": [{"$eq": ["$holder", self._me]}, {"$add": ["$$NOW", _LEASE_MS]}, "$until"]}}},
         ]
         try:
             row = await database.change_and_read(database.quick(Turn), {"_id": self._name}, change, upsert=True)

@@ -11,6 +11,7 @@ from models.errors import ServiceUnavailable, TooSlow
 from models.store import database
 from models.store.database import DatabaseError, Key, Row
 from models.store.live import Live
+from models.store.outbox import DeliveryStatus
 from models.threads.events import ControlEvent
 from models.threads.messaging import Messaging
 
@@ -68,7 +69,7 @@ class Inboxes:
     async def _follow(self) -> None:
         while True:
             try:
-                async for event in self._live.follow(ControlEvent, after=None):
+                async for event in self._live.follow(ControlEvent, after=None, where=_may_bring_something):
                     for agent in event["agents"]:
                         for each in self._waiting.get(agent, ()):
                             each.set()
@@ -79,3 +80,8 @@ class Inboxes:
             for waiting in self._waiting.values():
                 for each in waiting:
                     each.set()
+
+
+def _may_bring_something(event: Row) -> bool:
+    # That a message was handed out is no news for others who wait.
+    return bool(event["status"] != DeliveryStatus.LEASED)
