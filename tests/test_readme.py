@@ -47,7 +47,7 @@ async def shell(script: str, server: Server, **environment: str) -> str:
 
 
 async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, price, cost, add, one, two, versions, figures, spend, reload, sheet = SHELL
+    sign_in, ask, report, price, cost, add, one, two, versions, figures, spend, reload, _, _, sheet = SHELL
     token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
 
     asked = json.loads(await shell(ask, demo, TOKEN=token))
@@ -141,6 +141,29 @@ async def test_the_subscription_hears_the_stored_alerts(demo: Server) -> None:
 
     for line, alert in zip(heard, reversed(alerts["nodes"][:2]), strict=True):
         assert alert["cursor"] in line
+
+
+async def test_an_agent_takes_its_messages(demo: Server) -> None:
+    token = (await shell(f'{SHELL[0]}\necho "$TOKEN"', demo)).strip()
+    make_key, inject = SHELL[-3:-1]
+    key = (await shell(f'{make_key}\necho "$AGENT_KEY"', demo, TOKEN=token)).strip()
+    script = PYTHON[-1].replace("ws://127.0.0.1:8000", demo.url.replace("http", "ws"))
+
+    sent = json.loads(await shell(inject, demo, TOKEN=token))["data"]["injectMessage"]["message"]
+    again = json.loads(await shell(inject, demo, TOKEN=token))["data"]["injectMessage"]["message"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script),
+        env={**os.environ, "AGENT_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    heard = (await process.stdout.readline()).decode()
+    process.terminate()
+    await process.wait()
+
+    assert sent["id"] == again["id"]
+    assert (sent["thread"]["status"], sent["delivery"]["status"]) == ("ACTIVE", "PENDING")
+    assert heard == "{'text': 'When does the ferry leave?'} 1\n"
 
 
 def test_the_table_names_every_setting_as_the_code_does() -> None:
