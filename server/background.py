@@ -21,8 +21,11 @@ log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def working(settings: Settings, services: Services) -> AsyncIterator[None]:
-    """Do it until the block ends. Any number of processes may: each piece of work is leased to one of them."""
+async def working(settings: Settings, services: Services, *, every_s: float = 1.0) -> AsyncIterator[None]:
+    """Do it until the block ends. Any number of processes may: each piece of work is leased to one of them.
+
+    `every_s`: how often to look for messages that were sent by another process; one's own are posted at once.
+    """
     key = settings.mailgun_api_key
     inward = settings.webhooks_to_private_addresses
     async with mailgun.session() as mails, webhooks.session(inward=inward) as hooks:
@@ -39,7 +42,7 @@ async def working(settings: Settings, services: Services) -> AsyncIterator[None]
         }
         async with (
             Delivery(channels),
-            Posting(services.messaging, hooks, services.signing),
+            Posting(services.messaging, hooks, services.signing, every_s=every_s),
             Retention(settings.run_retention_days, settings.zone),
         ):
             yield
@@ -50,7 +53,8 @@ async def work(settings: Settings, services: Services) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with working(settings, services):
+    # All that it posts was sent by others.
+    async with working(settings, services, every_s=0.1):
         log.info("working")
         await stopping.wait()
     log.info("stopped")
