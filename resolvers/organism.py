@@ -57,6 +57,7 @@ class OrganismMutations:
         changed. Of a file with faults nothing is applied: BAD_USER_INPUT lists them all, each with its line.
         """
         changes = await info.context.services.organism.apply(now=info.context.now)
+        log.info("organism applied", by=info.context.viewer.scope, changes=len(changes))
         return ReloadOrganismPayload(
             organism=Organism(row=await applying.find()), changes=[OrganismChange.of(each) for each in changes]
         )
@@ -67,7 +68,7 @@ class OrganismMutations:
 
         It answers first. Servers on other hosts go on, and whatever watches over this one may start it again.
         """
-        log.warning("asked to stop", by=str(info.context.viewer.user))
+        log.warning("asked to stop", by=info.context.viewer.scope)
         return StopServerPayload(processes=info.context.services.stop())
 
 

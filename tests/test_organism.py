@@ -34,7 +34,7 @@ RELOAD = "mutation { reloadOrganism { organism { name revision } changes { part 
 OVERVIEW = """
 { organism {
   name description revision appliedAt
-  counts { agents listeners capabilities alertRules }
+  counts { agents listeners capabilities alertRules activeThreads queuedMessages states { state agents } }
   lastChanges { part name kind }
   agents(first: 1) {
     totalCount pageInfo { endCursor } nodes { agent { name } description endpoint capabilities { name } }
@@ -102,11 +102,27 @@ ALL_NEW = [
 
 async def test_the_overview_shows_all_but_secrets(operator: Person, path: Path) -> None:
     await reload(operator.client)
+    await operator.client.query('mutation { pauseAgent(input: {agent: {name: "Scribe"}}) { agent { id } } }')
+    await operator.client.query(INJECT, to="Scribe", payload={"text": "Hello"})
 
     organism = (await operator.client.query(OVERVIEW))["organism"]
 
     assert (organism["name"], organism["description"], organism["revision"]) == ("Harbour Desk", "Answers guests.", 1)
-    assert organism["counts"] == {"agents": 1, "listeners": 1, "capabilities": 1, "alertRules": 1}
+    assert organism["counts"] == {
+        "agents": 1,
+        "listeners": 1,
+        "capabilities": 1,
+        "alertRules": 1,
+        "activeThreads": 1,
+        "queuedMessages": 1,
+        "states": [
+            {"state": "IDLE", "agents": 1},
+            {"state": "RUNNING", "agents": 0},
+            {"state": "WAITING", "agents": 0},
+            {"state": "PAUSED", "agents": 1},
+            {"state": "ERROR", "agents": 0},
+        ],
+    }
     assert [(each["part"], each["name"], each["kind"]) for each in organism["lastChanges"]] == ALL_NEW
     assert organism["agents"]["totalCount"] == 2
     assert organism["agents"]["nodes"] == [
@@ -588,6 +604,40 @@ async def test_who_watches_is_told_how_all_is_and_then_what_happens(
     assert second["organism"] == {"name": "Harbour Desk", "revision": 2}
     assert (third["type"], third["status"], third["organism"]) == ("THREAD", "ACTIVE", None)
     assert third["thread"] == {"id": opened, "status": "ACTIVE"}
+
+
+async def test_messages_and_pauses_on_one_process_are_told_on_the_other(
+    operator: Person, servers: list[Server], session: aiohttp.ClientSession
+) -> None:
+    await reload(operator.client)
+    other = Client(session, servers[1].graphql, operator.access_token)
+    watch = """
+    subscription {
+      organismEvents { type status agents { name state queueDepth } message { payload delivery { status } } }
+    }
+    """
+
+    async with other.subscribe(watch) as watching:
+        await anext(watching)
+        await operator.client.query('mutation { pauseAgent(input: {agent: {name: "Scribe"}}) { agent { id } } }')
+        paused = (await anext(watching))["organismEvents"]
+        await operator.client.query(INJECT, to="Scribe", payload={"text": "Hello"})
+        opened = (await anext(watching))["organismEvents"]
+        sent = (await anext(watching))["organismEvents"]
+
+    assert paused == {
+        "type": "AGENT",
+        "status": "PAUSED",
+        "agents": [{"name": "Scribe", "state": "PAUSED", "queueDepth": 0}],
+        "message": None,
+    }
+    assert (opened["type"], opened["status"]) == ("THREAD", "ACTIVE")
+    assert sent == {
+        "type": "MESSAGE",
+        "status": "PENDING",
+        "agents": [{"name": "Scribe", "state": "PAUSED", "queueDepth": 1}],
+        "message": {"payload": {"text": "Hello"}, "delivery": {"status": "PENDING"}},
+    }
 
 
 async def test_a_file_that_changes_nothing_is_no_event(operator: Person, path: Path) -> None:

@@ -2,14 +2,12 @@
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
 
 import orjson
-import strawberry
 from strawberry import Private
 from strawberry.utils.str_converters import to_camel_case
 
-import graph.agents
+from graph.agents import Agent, AgentState
 from graph.context import Info
 from graph.language import pages
 from graph.language.describe import field, object_type
@@ -22,12 +20,8 @@ from models.agents.declared import without_secrets
 from models.organism import applying
 from models.store.database import Row
 
-if TYPE_CHECKING:
-    from graph.agents import Agent
-
 ChangeKind = expose(applying.ChangeKind)
 OrganismPart = expose(applying.OrganismPart)
-LazyAgent = Annotated["Agent", strawberry.lazy("graph.agents")]
 
 
 @object_type
@@ -45,9 +39,9 @@ class Capability:
     """Something that fits; null when none is declared."""
 
     @field
-    async def agents(self, info: Info) -> list[LazyAgent]:
+    async def agents(self, info: Info) -> list[Agent]:
         """List the agents that have it, by name; at most 500."""
-        return [graph.agents.Agent.of(row) for row in await info.context.load(applying.able, self.row["name"])]
+        return [Agent.of(row) for row in await info.context.load(applying.able, self.row["name"])]
 
     @classmethod
     def of(cls, row: Row) -> "Capability":
@@ -69,9 +63,9 @@ class DeclaredAgent:
     row: Private[Row]
 
     @field
-    def agent(self) -> LazyAgent:
+    def agent(self) -> Agent:
         """Give the agent."""
-        return graph.agents.Agent.of(self.row)
+        return Agent.of(self.row)
 
     @field
     def description(self) -> str:
@@ -99,17 +93,40 @@ _declared_agent = reader(DeclaredAgent)
 
 
 @object_type
+class AgentStateCount:
+    """How many agents are in one state."""
+
+    state: AgentState  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    """The state."""
+    agents: int
+    """How many agents and listeners of the organism are in it."""
+
+
+@object_type
 class OrganismCounts:
     """How much of everything the organism has."""
 
+    row: Private[Row]
     agents: int
     """Agents declared."""
     listeners: int
     """Plain listeners declared."""
+    queued_messages: int
+    """Messages to them that are not delivered yet."""
+    active_threads: int
+    """Threads that are ACTIVE, of all agents."""
     capabilities: int
     """Capabilities declared."""
     alert_rules: int
     """Alert rules declared."""
+
+    @field
+    def states(self) -> list[AgentStateCount]:
+        """Count agents and listeners by state; each state once."""
+        return [AgentStateCount(state=state, agents=count) for state, count in self.row["states"].items()]
+
+
+_counts = reader(OrganismCounts)
 
 
 @object_type
@@ -199,8 +216,8 @@ class Organism:
 
     @field
     async def counts(self) -> OrganismCounts:
-        """Count what it has."""
-        return OrganismCounts(**await applying.counts(self.row))
+        """Count what it has, and what it is doing."""
+        return _counts(await applying.counts(self.row))
 
     @field
     def configuration(self, info: Info) -> list[Setting]:

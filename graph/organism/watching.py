@@ -8,7 +8,6 @@ from typing import Final
 
 from strawberry import Private
 
-import graph.agents
 from graph.agents import Agent
 from graph.context import Context, Info
 from graph.language import pages
@@ -78,7 +77,7 @@ class OrganismEvent:
         For a snapshot those that are watched, or all of the organism; at most 500.
         """
         found = await asyncio.gather(*(info.context.find(agents.by_keys, each) for each in self.row["agents"]))
-        return [graph.agents.Agent.of(row) for row in found if row]
+        return [Agent.of(row) for row in found if row]
 
     @field
     async def thread(self, info: Info) -> Thread | None:

@@ -1,6 +1,7 @@
 """What is declared, made so: agents registered, changed and retired, alert rules kept, all in one transaction."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -20,7 +21,9 @@ from models.organism.declaring import Declared, Member
 from models.store import database, pages
 from models.store.database import InsertOne, Key, Row, Session, Stored, UpdateOne
 from models.store.pages import Page, Window
-from models.threads import delivery, events
+from models.threads import activity, conversations, delivery, events
+from models.threads.activity import AgentState
+from models.threads.conversations import ThreadStatus
 from models.threads.events import EventKind
 
 
@@ -116,12 +119,18 @@ async def able(names: Sequence[str]) -> Mapping[str, Sequence[Row]]:
 
 
 async def counts(organism: Row | None) -> Row:
-    """Count what it has."""
-    members = {"_id": {"$in": organism["members"] if organism else []}}
-    rows = database.collection(Agent)
+    """Count what it has, and what it is doing."""
+    keys = organism["members"] if organism else []
+    listeners = {"_id": {"$in": keys}, "declared.is_agent": False}
+    doing = await activity.by_agents(keys)
+    states = Counter(activity.state(doing.get(key)) for key in keys)
+    plain = await database.collection(Agent).count_documents(listeners)
     return {
-        "agents": await rows.count_documents({**members, "declared.is_agent": True}),
-        "listeners": await rows.count_documents({**members, "declared.is_agent": False}),
+        "agents": len(keys) - plain,
+        "listeners": plain,
+        "states": {state: states[state] for state in AgentState},
+        "queued_messages": sum(each["queued"] for each in doing.values()),
+        "active_threads": await conversations.count(status=ThreadStatus.ACTIVE, participants=()),
         "capabilities": len(organism["capabilities"]) if organism else 0,
         "alert_rules": await database.collection(AlertRule).count_documents({"declared": True}),
     }
