@@ -17,7 +17,7 @@ from models.threads.putting import Draft
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
 from tests.processes import Server
-from tests.talking import KILL, Cast
+from tests.talking import INJECT, KILL, Cast
 from tests.test_budgets import LIMIT, reserve, settle
 
 CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
@@ -339,3 +339,23 @@ async def test_a_list_of_budgets_costs_as_many_commands_however_long_it_is(
 
     assert set(few) == {"budgets", "threads"}
     assert await commands(20) == few
+
+
+async def test_a_thread_has_the_tokens_that_are_set_and_what_is_done_to_it_holds_on_every_process(
+    cast: Cast, server: Server, mongodb_uri: str
+) -> None:
+    async with Server(mongodb_uri, **server.settings, DEFAULT_THREAD_TOKENS="500") as another:
+        elsewhere = Client(cast.boss.client.session, another.graphql, cast.boss.access_token)
+        default = (await elsewhere.query("{ defaultThreadTokens }"))["defaultThreadTokens"]
+        opening = {"to": {"name": "Ear"}, "payloadType": "task", "payload": {}}
+        thread = (await elsewhere.query(INJECT, input=opening))["injectMessage"]["message"]["thread"]["id"]
+        too_many = await refused(reserve(cast.boss.client, thread, 501, "1"))
+        await cast.boss.client.query(LIMIT, input={"thread": thread, "maxTokens": 501})
+        held = await reserve(elsewhere, thread, 501, "1")
+        await cast.boss.client.query(KILL, thread=thread)
+        killed = await refused(reserve(elsewhere, thread, 1, "2"))
+
+    assert default == 500
+    assert too_many.code == "BUDGET_EXHAUSTED"
+    assert held["budget"]["maxTokens"] == 501
+    assert killed.code == "CONFLICT"
