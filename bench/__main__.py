@@ -13,7 +13,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import measures, plot
+from bench import measures, plot, runs
 from bench.measures import Plan
 from bench.report import Report
 from server.mongod import Mongod
@@ -34,6 +34,7 @@ class Measure(StrEnum):
     COLLECT = "collect"
     FANOUT = "fanout"
     FLEET = "fleet"
+    RUNS = "runs"
 
 
 def main(
@@ -68,11 +69,13 @@ async def _measure(plan: Plan, chosen: list[Measure]) -> Report:
     )
     with tempfile.TemporaryDirectory(prefix="agenthub-bench-") as directory:
         async with Mongod(Path(directory)) as mongod:
-            on_company = [each.value for each in chosen if each is not Measure.FLEET]
+            on_company = [each.value for each in chosen if each not in {Measure.FLEET, Measure.RUNS}]
             if on_company:
                 report.figures += await measures.company(mongod.uri, plan, on_company, say=say)
             if Measure.FLEET in chosen:
                 report.figures += await measures.fleet(mongod.uri, plan, say=say)
+            if Measure.RUNS in chosen:
+                report.figures += await runs.measure(mongod.uri, plan, say=say)
             say("Done")
     return report
 

@@ -66,6 +66,10 @@ class Bench:
         driver = [await self.driver(kind, READERS) for kind in (name, *more)]
         return [here, bare, *driver]
 
+    async def served(self, body: bytes, is_right: Callable[[bytes], bool]) -> Run:
+        """Prepare to measure a request of the service alone."""
+        return await self._service(lambda: itertools.repeat(body), READERS, is_right)
+
     async def put(self, name: str, answer: bytes) -> None:
         """Tell the bare app what to answer."""
         await self.caller.post(f"{self.floors.url}/keep/{name}", answer)
@@ -117,7 +121,7 @@ class Bench:
         here = await self._service(lambda: source, callers, queries.all_accepted)
         driver, insert = await self.driver("collect", callers), await self.driver("insert", callers)
         bare = await self._constant("collect", sample, callers=callers, answer=answer)
-        return await _rounds(self.plan.rounds, here, bare, driver, insert)
+        return await rounds(self.plan.rounds, here, bare, driver, insert)
 
 
 @asynccontextmanager
@@ -142,7 +146,8 @@ async def _calibrated(run: Callable[[int], Awaitable[Sample]], callers: int, sec
     return lambda: run(times)
 
 
-async def _rounds(count: int, *runs: Run) -> list[list[Sample]]:
+async def rounds(count: int, *runs: Run) -> list[list[Sample]]:
+    """Run all in turn, so many times; gives the samples of each."""
     found: list[list[Sample]] = [[] for _ in runs]
     for _ in range(count):
         for samples, run in zip(found, runs, strict=True):
@@ -160,7 +165,7 @@ def _speed(samples: Sequence[Sample]) -> list[float]:
 
 async def _read(bench: Bench, name: str, document: str, *, title: str) -> list[Figure]:
     more = ("nested_packed",) if name == "nested" else ()
-    here, bare, driver, *rest = await _rounds(bench.plan.rounds, *await bench.reader(name, document, *more))
+    here, bare, driver, *rest = await rounds(bench.plan.rounds, *await bench.reader(name, document, *more))
     figures = [
         Figure(title, "CPU ms / request", _cpu(here), _cpu(driver), _cpu(bare)),
         Figure(title, "requests / s", _speed(here), _speed(driver), _speed(bare)),
@@ -303,7 +308,7 @@ async def fleet(uri: str, plan: Plan, *, say: Callable[[str], None]) -> list[Fig
 async def _side_by_side(found: Sequence[Bench]) -> list[list[list[Sample]]]:
     """Give for each fleet samples of the service, the bare app and the driver, the fleets taking turns."""
     runs = [await each.reader("fleet", queries.FLEET) for each in found]
-    flat = await _rounds(found[0].plan.rounds, *itertools.chain.from_iterable(runs))
+    flat = await rounds(found[0].plan.rounds, *itertools.chain.from_iterable(runs))
     size = len(runs[0])
     return [flat[start : start + size] for start in range(0, len(flat), size)]
 

@@ -17,6 +17,7 @@ from models.store.database import Row
 _WEEK: Final = timedelta(days=7)
 _HOUR: Final = timedelta(hours=1)
 _MINUTE: Final = timedelta(minutes=1)
+_MINUTES: Final = 60
 _NANO: Final = 10**9
 _WHOLE_PERCENTS: Final = 10
 _S, _MIN = 1000, 60_000
@@ -108,12 +109,11 @@ def _within(window: Window, whole: Sequence[Row], cut: Sequence[Row]) -> Sums:
     start, end = window
     found: list[Mapping[str, Any]] = [row for row in whole if start <= row["hour"] and row["hour"] + _HOUR <= end]
     for row in cut:
-        if start <= row["hour"] and row["hour"] + _HOUR <= end:
-            continue
-        for minute, sums in row["minutes"].items():
-            if start <= row["hour"] + int(minute) * _MINUTE < end:
-                found.append(sums)
-    return {name: sum(row.get(name, 0) for row in found) for name in SHOWN}
+        first, last = ((moment - row["hour"]) // _MINUTE for moment in window)
+        # Those that lie within as a whole are there already.
+        if first < _MINUTES and last > 0 and (first > 0 or last < _MINUTES):
+            found += [sums for minute, sums in row["minutes"].items() if first <= int(minute) < last]
+    return {name: sum([row.get(name, 0) for row in found]) for name in SHOWN}
 
 
 # ---------------------------------------------------------------- rules
