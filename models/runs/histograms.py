@@ -27,8 +27,9 @@ class Spread:
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         """Put in order the counts of buckets, by their names."""
-        named = sorted((int(name), count) for name, count in counts.items() if name != _ZERO and count > 0)
-        self._zeros = counts.get(_ZERO, 0)
+        buckets = dict(counts)
+        self._zeros = buckets.pop(_ZERO, 0)
+        named = sorted(zip(map(int, buckets), buckets.values(), strict=True))
         self._places = [place for place, _ in named]
         self._passed = list(accumulate((count for _, count in named), initial=self._zeros))[1:]
 
