@@ -346,9 +346,11 @@ class Operations:
             answer = _answer(result, started=True, request_id=context.request_id)
             return replace(answer, wire=encode(answer.body))
 
-        if not isinstance(node, GraphQLNode) or shared_by is None:
+        # Of what is no node the type says what tells one event from another, if anything does.
+        event = node.id if isinstance(node, GraphQLNode) else getattr(node, "event_key", None)
+        if event is None or shared_by is None:
             return await make()
-        return await self._shared.answer((node.id, _like(operation, context.viewer), shared_by), make)
+        return await self._shared.answer((event, _like(operation, context.viewer), shared_by), make)
 
 
 def _like(operation: Operation, viewer: Viewer) -> Hashable:

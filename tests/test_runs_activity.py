@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from models.errors import TooSlow
 from models.runs.happenings import Happening, Happenings
-from models.store.database import Key
+from models.store.database import Database, Key
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
 from tests.processes import Server
@@ -171,3 +171,28 @@ async def _heard(user: Person, followed: AsyncGenerator[Happening, None]) -> Hap
         await record(user.client, run(f"warm {Key()}"))
         await asyncio.wait([first], timeout=0.2)
     return await first
+
+
+async def test_what_is_heard_is_made_once_for_all_who_hear_it(user: Person, store: Database) -> None:
+    async def hear_target(events: Events) -> dict[str, Any]:
+        while True:
+            (heard,) = await hear(events, 1)
+            if heard["run"]["runId"] == "target":
+                return heard
+
+    async with AsyncExitStack() as stack:
+        watchers = [await stack.enter_async_context(watching(user.client)) for _ in range(5)]
+        await store.handle.command("profile", 2)
+        try:
+            await record(user.client, run("target"))
+            heard = await asyncio.gather(*(hear_target(events) for events in watchers))
+        finally:
+            await store.handle.command("profile", 0)
+        profile = store.handle["system.profile"]
+        # Recording looks at agents too, but for those that are not deleted.
+        asked = {"command.find": "agents", "command.filter._id": {"$exists": True}}
+        reads = await profile.count_documents({**asked, "command.filter.deleted_at": {"$exists": False}})
+        await profile.drop()
+
+    assert len({str(each) for each in heard}) == 1
+    assert reads == 1

@@ -88,6 +88,11 @@ class Activity:
         """Give the run's cost in US dollars; 0 when nobody has said."""
         return as_usd(self.row["cost_nanodollars"] or 0)
 
+    @property
+    def event_key(self) -> str | None:
+        """What tells it from any other that is watched: its answer is made once for all who are shown the same."""
+        return self.cursor
+
     @classmethod
     def of(cls, row: Row) -> "Activity":
         """Shape a stored run."""
