@@ -55,6 +55,7 @@ from models.store.database import Database
 from models.store.idempotency import KeptAnswer
 from models.store.live import Live
 from models.store.migrations import Migration
+from models.store.orphans import OpenTransaction
 from models.store.outbox import OutboxItem
 from models.store.turns import Turn
 from models.threads import budgeted
@@ -119,6 +120,7 @@ DOCUMENTS: Final[Sequence[type[Document]]] = (
     KeptAnswer,
     Migration,
     Turn,
+    OpenTransaction,
     sequences.Sequence,
 )
 

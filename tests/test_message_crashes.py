@@ -11,16 +11,20 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
 import pytest
 from aiohttp import web
+from pymongo.errors import PyMongoError
 
+from models.store import sequences
 from models.store.database import Database
+from models.store.orphans import Orphans
 from tests.client import Client, Closed, GraphQLErrors
+from tests.factories import Person
 from tests.listening import listening
 from tests.processes import Server
 from tests.talking import INBOX, INJECT, Cast, acknowledge, apart
@@ -224,3 +228,29 @@ async def _is_idle(cast: Cast, name: str) -> None:
             break
         await asyncio.sleep(0.1)
     assert (seen["queueDepth"], seen["state"]) == (0, "IDLE")
+
+
+async def test_what_a_dead_process_has_begun_is_in_nobodys_way_for_long(admin: Person, store: Database) -> None:
+    """The server is to answer within ten seconds; MongoDB itself would wait for a minute, as it does by default."""
+    mongod = store.client.admin
+    before = await mongod.command({"getParameter": 1, "transactionLifetimeLimitSeconds": 1})
+    await mongod.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 60})
+    cast = Cast(admin, store.handle)
+    await cast.add("Ear")
+    await cast.inject("Ear", {})
+    try:
+        async with store.client.start_session() as session:
+            # As a process leaves it that is killed: begun, holding what every message needs, and never ended.
+            await Orphans().begin(session)
+            await session.start_transaction()
+            await sequences.take("control", 1, session=session)
+
+            await cast.inject("Ear", {}, idempotencyKey="in the way")
+
+            with suppress(PyMongoError):
+                await session.abort_transaction()
+    finally:
+        lifetime = before["transactionLifetimeLimitSeconds"]
+        await mongod.command({"setParameter": 1, "transactionLifetimeLimitSeconds": lifetime})
+
+    assert (await cast.look("Ear"))["queueDepth"] == 2

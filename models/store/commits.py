@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 from models.errors import ServiceUnavailable
 from models.store import database, turns
 from models.store.database import Key, Session
+from models.store.orphans import Orphans
 
 C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
@@ -25,7 +26,6 @@ log = structlog.get_logger()
 
 # So many tries may fail, for whatever reason, before a process waits for its turn.
 _PATIENCE: Final = 5
-_TURN: Final = "commits"
 LARGEST: Final = 4000
 """What one transaction takes at most; what weighs so much goes alone."""
 
@@ -86,9 +86,18 @@ class Commits:
     """
 
     def __init__(
-        self, document: type[Document], *, largest: int = LARGEST, bound: int = 20_000, deadline_s: float = 10.0
+        self,
+        document: type[Document],
+        *,
+        largest: int = LARGEST,
+        bound: int = 20_000,
+        deadline_s: float = 10.0,
+        turn: str = "commits",
     ) -> None:
-        """`largest`: weight of one transaction; `bound`: weight that may wait; `document`: whose database commits."""
+        """`largest`: weight of one transaction; `bound`: weight that may wait; `document`: whose database commits.
+
+        `turn` is shared by those who change the same documents.
+        """
         self._document = document
         self._largest = largest
         self._bound = bound
@@ -100,6 +109,8 @@ class Commits:
         self._closing = False
         self._looks_at = 0.0
         self._contended_until = 0.0
+        self._turn = turn
+        self._orphans = Orphans()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._drain(), name="commits")
@@ -179,7 +190,7 @@ class Commits:
         lost = failed >= _PATIENCE
         if not lost and now >= self._contended_until and now >= self._looks_at:
             self._looks_at = now + _LOOKS_EVERY_S
-            lost = await turns.is_taken(_TURN)
+            lost = await turns.is_taken(self._turn)
         if lost:
             self._contended_until = now + _CONTENDED_S
         return now < self._contended_until
@@ -199,6 +210,7 @@ class Commits:
 
         async def body(session: Session) -> Mapping[int, Any]:
             again = next(tries) > 0
+            await self._orphans.begin(session)
             answers: dict[int, Any] = {}
             for change, places in kinds.items():
                 given = await change.apply(
@@ -210,9 +222,11 @@ class Commits:
         _WEIGHT.observe(sum(waiting.weight for waiting in batch))
         # A duplicate key is a race with another process: the next try finds the other's work and counts it as such.
         with _TIME.time():
-            async with turns.waiting(_TURN) as turn:
+            async with turns.waiting(self._turn) as turn:
 
                 async def before(failed: int) -> None:
+                    if failed >= _PATIENCE:
+                        await self._orphans.end()
                     if await self._is_contended(failed):
                         await turn.take()
                     for change in kinds:

@@ -23,7 +23,7 @@ class Steps:
 
     def __init__(self, document: type[Document], *, stored: Callable[[], None], largest: int = 50) -> None:
         """Take what is called after each commit, `stored`; `largest`: steps in one transaction."""
-        self._commits = Commits(document, largest=largest, bound=5000)
+        self._commits = Commits(document, largest=largest, bound=5000, turn=document.__name__)
         self._stored = stored
 
     async def __aenter__(self) -> Self:
