@@ -99,7 +99,7 @@ def rebuild_cost(
 ) -> None:
     """Price events again by the price table as it stands now: those that it has priced, and those without a cost.
 
-    Reported costs stay. Collecting may go on meanwhile; what was interrupted is done by the next run.
+    Reported costs stay, and no alert is raised. Collecting may go on; what was interrupted is done by the next run.
     """
     settings = settings_of(mongodb_uri=mongodb_uri, data_dir=data_dir)
 

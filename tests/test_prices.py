@@ -1,8 +1,11 @@
 """Prices: set, listed, shipped, followed by every process; and what a call costs by them, to the nanodollar."""
 
+import os
+import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,12 +25,13 @@ from models.store.migrations import Migration
 from models.usage.counting import Batch, Counting
 from models.usage.events import Event, UsageEvent
 from models.usage.rebuild import rebuild
+from server.mongod import Mongod
 from tests import factories
 from tests.client import Client
 from tests.factories import Person
-from tests.processes import Server
+from tests.processes import Server, launch
 from tests.test_agents import refusal
-from tests.test_usage import SCOUT, collect, event, totals
+from tests.test_usage import COLLECT, SCOUT, collect, event, totals
 
 SET = """
 mutation ($input: SetPriceInput!) {
@@ -50,7 +54,7 @@ EVENT = """
 query ($id: ID!, $source: String! = "test") {
   usageEvent(id: $id, source: $source) {
     id source at model provider promptTokens completionTokens cachedTokens cacheWriteTokens reasoningTokens
-    cost costSource agent { name } price { id modelPrefix }
+    messages latencyMs conversation user parent cost costSource agent { name } price { id modelPrefix }
   }
 }
 """
@@ -201,7 +205,9 @@ async def test_the_reported_cost_goes_first_and_each_says_where_it_comes_from(ad
         admin.client,
         event("said", model="priced-m", cost="0.5"),
         event("nothing", model="priced-m", cost="0"),
-        event("table", model="priced-m", provider="acme", at="2026-05-01T10:00:00Z"),
+        event(
+            "table", model="priced-m", provider="acme", at="2026-05-01T10:00:00Z", latencyMs=7, user="u", parent="said"
+        ),
         event("unknown", model="unheard-of"),
         event("unnamed"),
     )
@@ -221,6 +227,11 @@ async def test_the_reported_cost_goes_first_and_each_says_where_it_comes_from(ad
         "cachedTokens": 0,
         "cacheWriteTokens": 0,
         "reasoningTokens": 0,
+        "messages": 1,
+        "latencyMs": 7,
+        "conversation": None,
+        "user": "u",
+        "parent": "said",
         "cost": "0.00007",
         "costSource": "TABLE",
         "agent": SCOUT,
@@ -339,6 +350,31 @@ async def test_a_price_set_on_one_process_is_felt_on_another(admin: Person, serv
 
     assert await cost(admin.client, "0") == (None, "UNKNOWN")
     assert await cost(admin.client, str(number)) == ("0.000015", "TABLE")
+
+
+async def test_prices_are_followed_again_after_the_database_was_killed(client: Client, tmp_path: Path) -> None:
+    async with Mongod(tmp_path) as mongod, Server(mongod.uri) as one, Server(mongod.uri, **one.settings) as other:
+        made = await launch(
+            *("create-admin", "--email", "admin@example.com", "--mongodb-uri", mongod.uri),
+            **{**one.settings, "ADMIN_PASSWORD": factories.PASSWORD},
+        )
+        await made.communicate()
+        here = (await factories.sign_in(Client(client.session, one.graphql), email="admin@example.com")).client
+        elsewhere = Client(client.session, other.graphql, here.token)
+        await collect(elsewhere, event("0", model="priced-kill"))
+
+        os.kill(mongod.pid, signal.SIGKILL)
+
+        given = {"modelPrefix": "priced-kill", "validFrom": AGES_AGO, "prompt": "1", "completion": "1"}
+        # Neither process may have noticed yet that the database is back.
+        while (await here.execute(SET, {"input": given})).codes:
+            pass
+        number, found = 0, None
+        while found != ("0.000015", "TABLE"):
+            number += 1
+            sent = {"source": "test", "events": [event(str(number), model="priced-kill")]}
+            if not (await elsewhere.execute(COLLECT, {"input": sent})).codes:
+                found = await cost(elsewhere, str(number))
 
 
 # ---------------------------------------------------------------- the list that is shipped
@@ -497,3 +533,18 @@ async def test_the_cost_of_any_batch_is_what_the_table_says_by_hand(
         assert usage.get("cost_nanodollars", 0) == sum(each or 0 for each in own)
         assert usage.get("unpriced_events", 0) == own.count(None)
     assert (await rebuild(ZoneInfo("UTC"), repair=False)).differences == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\x00b", "x" * 90_000, "", "ﬁ" * 300])
+async def test_texts_that_no_name_can_have_find_nothing(admin: Person, text: str) -> None:
+    await put(admin.client, "priced-a", "1", "1")
+
+    for document, variables in (
+        (PRICES, {"model": text}),
+        (EVENT, {"id": text}),
+        (EVENT, {"id": "1", "source": text}),
+        ("query ($model: String) { usageSummary(model: $model) { totals { requests } } }", {"model": text}),
+    ):
+        reply = await admin.client.execute(document, variables)
+        assert reply.status in {200, 400}, reply.content[:300]
+        assert set(reply.codes) <= {"BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED"}

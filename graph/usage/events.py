@@ -49,6 +49,16 @@ class UsageEvent:
     """Prompt tokens written to a cache; a part of `promptTokens`."""
     reasoning_tokens: BigInt = _ZERO
     """Completion tokens spent on reasoning; a part of `completionTokens`."""
+    messages: BigInt
+    """Messages exchanged."""
+    latency_ms: int | None
+    """Duration of the call in milliseconds; null when it was not said."""
+    conversation: ID | None
+    """The conversation it belongs to; the reporter's identifier, null when it was not said."""
+    user: ID | None
+    """Who asked; the reporter's identifier, null when it was not said."""
+    parent: ID | None
+    """The id of the event that caused this one; null when it was not said."""
     cost: Decimal | None
     """What it cost in US dollars; null when that is unknown."""
     cost_source: CostSource  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable

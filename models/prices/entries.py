@@ -21,6 +21,7 @@ EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
 MOST_USD: Final = Decimal(100_000)
 _DIGITS: Final = 9
+_PREFIX: Final = 200
 
 
 def _amount(value: Decimal) -> Decimal:
@@ -44,7 +45,7 @@ Usd = Annotated[Decimal, AfterValidator(_amount)]
 class PriceFields(BaseModel):
     """What admins write about a price: US dollars per million tokens."""
 
-    model_prefix: Annotated[str, text.Line(200), AfterValidator(text.fold)]
+    model_prefix: Annotated[str, text.Line(_PREFIX), AfterValidator(text.fold)]
     provider: Annotated[str, text.Line(100), AfterValidator(text.fold)] | None = None
     valid_from: Annotated[datetime, AfterValidator(_moment)]
     prompt: Usd
@@ -100,7 +101,7 @@ async def table() -> Table:
 def _where(model: str | None) -> dict[str, Any]:
     if model is None:
         return {"deleted_at": None}
-    name = text.fold(model)
+    name = text.fold(model[:_PREFIX])
     return {"deleted_at": None, "model_prefix": {"$in": [name[:length] for length in range(1, len(name) + 1)]}}
 
 

@@ -172,7 +172,7 @@ async def _fold(*, before: int) -> None:
         await tallying.add(UsageMonth, {}, running=sums, session=session)
 
     try:
-        await database.transaction(UsageMonth, body, retry_duplicates=True)
+        await database.transaction(UsageMonth, body, deadline_s=1.0, retry_duplicates=True)
     except ServiceUnavailable:
         # Collecting changes them all the time; a later reading comes to it.
         log.info("usage: former months are not added up yet")
