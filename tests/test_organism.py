@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests import factories
 from tests.client import Client, GraphQLErrors
 from tests.factories import Person
 from tests.listening import listening
-from tests.processes import Server, launch
+from tests.processes import ROOT, Server, launch
 from tests.test_organism_file import WHOLE
 
 CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
@@ -248,7 +250,7 @@ async def test_what_is_different_is_changed_and_told(operator: Person, path: Pat
         ("AGENT", "Scribe", "CHANGED", "isAgent", "peers"),
         ("ALERT_RULE", "Chatty", "CHANGED", "threshold"),
         ("CAPABILITY", "translate", "CHANGED", "description"),
-        ("ORGANISM", "Harbour Desk", "CHANGED", "threadTokens"),
+        ("ORGANISM", "Harbour Desk", "CHANGED", "budget"),
     ]
     agents = await declared(operator.client)
     assert agents["Greeter"]["description"] == "Greets."
@@ -536,6 +538,43 @@ async def test_sighup_applies_the_file_where_there_are_workers(
         assert set(await declared(admin.client)) == {"Greeter", "Scribe"}
         assert (await admin.client.query("{ organism { revision } }"))["organism"]["revision"] == 2
         assert await server.stop() == 0
+
+
+async def test_a_terminal_that_is_closed_stops_the_server(
+    mongodb_uri: str, bound: Database, path: Path, tmp_path: Path
+) -> None:
+    """It says SIGHUP too, and nobody would ever stop a server that took it for a reload."""
+    write(path, WHOLE)
+    ours, theirs = os.openpty()
+    settings = {"MONGODB_URI": mongodb_uri, "MONGODB_DBNAME": "agenthub_test", "ORGANISM_FILE": str(path)}
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", sys.executable, "-m", "server", "serve", "--port", "0"),
+        cwd=ROOT,
+        env={**os.environ, "SECRET_KEY": "0123456789abcdef0123456789abcdef01", **settings},
+        stdin=theirs,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(theirs)
+    assert process.stderr is not None
+    address = ""
+    while not address:
+        line = (await process.stderr.readline()).decode()
+        assert line, "The server did not start."
+        address = json.loads(line)["url"] if '"event":"serving"' in line else ""
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/healthz") as response:
+        assert response.status == 200
+
+    os.close(ours)
+    try:
+        async with asyncio.timeout(30):
+            _, log = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+    assert process.returncode == 0
+    assert b"organism applied" not in log
 
 
 async def test_a_server_does_not_start_with_a_bad_file(mongodb_uri: str, path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_file_is_read_as_it_stands() -> None:
     read = declared(WHOLE.encode())
 
     greeter, scribe = read.agents
-    assert (read.name, read.description, read.thread_tokens) == ("Harbour Desk", "Answers guests.", 50_000)
+    assert (read.name, read.description, read.budget) == ("Harbour Desk", "Answers guests.", 50_000)
     assert (greeter.name, greeter.peers, greeter.capabilities, greeter.is_agent) == (
         "Greeter", ["Scribe"], ["translate"], True,
     )  # fmt: skip
@@ -169,6 +169,13 @@ CORPUS: dict[str, tuple[str | bytes, list[str]]] = {
     "a payload type declared twice": (
         agent("payloadTypes:", "  - {name: t, schema: {}}", "  - {name: t, schema: {}}"),
         ["Line 6: 't' is declared already, in line 5."],
+    ),
+    "a payload type with a long name": (
+        agent(f"payloadTypes: [{{name: {'t' * 101}, schema: {{}}}}]"), ["Line 4: At most 100 characters."],
+    ),
+    "a payload type of ours": (
+        agent("payloadTypes: [{name: budget, schema: {}}]"),
+        ["Line 4: 'budget' is what the service itself tells agents of their budget. Choose another name."],
     ),
     "a schema that is none": (
         agent("payloadTypes:", "  - name: t", "    schema:", "      type: objekt"),

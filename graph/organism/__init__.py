@@ -19,6 +19,8 @@ from models import agents
 from models.agents.declared import without_secrets
 from models.organism import applying
 from models.store.database import Row
+from models.threads import conversations
+from models.threads.conversations import ThreadStatus
 
 ChangeKind = expose(applying.ChangeKind)
 OrganismPart = expose(applying.OrganismPart)
@@ -113,8 +115,6 @@ class OrganismCounts:
     """Plain listeners declared."""
     queued_messages: int
     """Messages to them that are not delivered yet."""
-    active_threads: int
-    """Threads that are ACTIVE, of all agents."""
     capabilities: int
     """Capabilities declared."""
     alert_rules: int
@@ -124,6 +124,11 @@ class OrganismCounts:
     def states(self) -> list[AgentStateCount]:
         """Count agents and listeners by state; each state once."""
         return [AgentStateCount(state=state, agents=count) for state, count in self.row["states"].items()]
+
+    @field
+    async def active_threads(self) -> int:
+        """Count the threads that are ACTIVE, of all agents."""
+        return await conversations.count(status=ThreadStatus.ACTIVE, participants=())
 
 
 _counts = reader(OrganismCounts)

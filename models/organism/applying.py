@@ -21,9 +21,8 @@ from models.organism.declaring import Declared, Member
 from models.store import database, pages
 from models.store.database import InsertOne, Key, Row, Session, Stored, UpdateOne
 from models.store.pages import Page, Window
-from models.threads import activity, conversations, delivery, events
+from models.threads import activity, delivery, events
 from models.threads.activity import AgentState
-from models.threads.conversations import ThreadStatus
 from models.threads.events import EventKind
 
 
@@ -57,8 +56,8 @@ class Change:
 class Organism(Stored):
     """The organism as last declared; there is one.
 
-    `members` are its agents, those that have been retired left out; `changes` what the last change of it was, by which
-    `commit` knows its own work.
+    `members` are its agents, those that have been retired left out; `budget` the tokens of a new thread; `changes` what
+    the last change of it was, by which `commit` knows its own work.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -66,7 +65,7 @@ class Organism(Stored):
     id: str  # type: ignore[assignment]  # a word, where Beanie expects an ObjectId
     name: str
     description: str = ""
-    thread_tokens: int | None = None
+    budget: int | None = None
     capabilities: list[dict[str, Any]] = []
     members: list[Key] = []
     commit: Key
@@ -81,7 +80,7 @@ class Organism(Stored):
 
 
 _ONLY: Final = "organism"
-_OWN: Final = ("name", "description", "thread_tokens")
+_OWN: Final = ("name", "description", "budget")
 
 # ---------------------------------------------------------------- reads
 
@@ -130,7 +129,6 @@ async def counts(organism: Row | None) -> Row:
         "listeners": plain,
         "states": {state: states[state] for state in AgentState},
         "queued_messages": sum(each["queued"] for each in doing.values()),
-        "active_threads": await conversations.count(status=ThreadStatus.ACTIVE, participants=()),
         "capabilities": len(organism["capabilities"]) if organism else 0,
         "alert_rules": await database.collection(AlertRule).count_documents({"declared": True}),
     }
@@ -165,7 +163,7 @@ async def apply(declared: Declared, *, now: datetime) -> Sequence[Row]:
                 upsert=True,
                 session=session,
             )
-            await defaults.declare(declared.thread_tokens, session=session)
+            await defaults.declare(declared.budget, session=session)
             await events.append(EventKind.RELOAD, agents=touched, session=session)
         return changes
 
@@ -175,7 +173,7 @@ async def apply(declared: Declared, *, now: datetime) -> Sequence[Row]:
 def _own(declared: Declared, before: Row | None) -> tuple[dict[str, Any], list[Change]]:
     own = {name: getattr(declared, name) for name in _OWN}
     capabilities = [asdict(each) for each in declared.capabilities]
-    changed = tuple(name for name in _OWN if before is not None and before[name] != own[name])
+    changed = tuple(name for name in _OWN if before is not None and before.get(name) != own[name])
     changes = []
     if before is None or changed:
         kind = ChangeKind.ADDED if before is None else ChangeKind.CHANGED

@@ -23,6 +23,7 @@ from models.agents.declared import PayloadType
 from models.alerts import rules
 from models.errors import BadInput, Path
 from models.organism.reading import Node, Reader, plain, told
+from models.threads.warnings import PAYLOAD_TYPE
 
 MOST_AGENTS: Final = 500
 MOST_PER_AGENT: Final = 50
@@ -46,7 +47,7 @@ class _Part(BaseModel):
 
 
 class _Payload(_Part):
-    name: Name
+    name: Annotated[str, text.Line(100)]
     description: Words = ""
     schema_: Any = Field(alias="schema")
     example: Any = None
@@ -121,11 +122,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """All that a file declares. Of an alert rule: its fields as stored, but for its agent's name."""
+    """All that a file declares. `budget`: tokens; of an alert rule: its fields as stored, but for its agent's name."""
 
     name: str
     description: str
-    thread_tokens: int | None
+    budget: int | None
     agents: Sequence[Member]
     capabilities: Sequence[PayloadType]
     alert_rules: Sequence[Mapping[str, Any]]
@@ -149,7 +150,7 @@ def declared(content: bytes) -> Declared:
     return Declared(
         name=file.name,
         description=file.description,
-        thread_tokens=file.budget.max_tokens,
+        budget=file.budget.max_tokens,
         agents=[
             Member(
                 name=each.name,
@@ -198,6 +199,11 @@ def _across(root: Node) -> Iterator[tuple[Path, str]]:
         of_it = agent.items("payloadTypes")
         yield from _twice(root, (*here, "payloadTypes"), (each.text("name") for each in of_it))
         for which, payload in enumerate(of_it):
+            if payload.text("name") == PAYLOAD_TYPE:
+                message = (
+                    f"{PAYLOAD_TYPE!r} is what the service itself tells agents of their budget. Choose another name."
+                )
+                yield (*here, "payloadTypes", which, "name"), message
             yield from _sound(payload, (*here, "payloadTypes", which), checked)
     for place, capability in enumerate(root.items("capabilities")):
         yield from _sound(capability, ("capabilities", place), checked)
