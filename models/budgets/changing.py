@@ -46,7 +46,7 @@ class Budgets:
         items: Sequence[Request],
         prepared: None,  # noqa: ARG002  # nothing is
         *,
-        commit: Key,  # noqa: ARG002  # an order done by an earlier try is recognised by its reservation
+        commit: Key,  # noqa: ARG002  # what an earlier try has done is recognised by its reservation
         again: bool,  # noqa: ARG002  # the same is read each time
         session: Session,
     ) -> Sequence[Done | AgentHubError]:

@@ -133,7 +133,7 @@ class Ledger:
 
     @classmethod
     async def read(cls, budgets: Iterable[str], reservations: Iterable[Key], *, session: Session) -> "Ledger":
-        """Read what some orders are about; what there is not is left out."""
+        """Read what some requests are about; what there is not is left out."""
         keys = list(set(reservations))
         rows = database.collection(Reservation).find({"_id": {"$in": keys}}, session=session) if keys else None
         found = {row["_id"]: row async for row in rows} if rows else {}
