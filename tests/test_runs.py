@@ -350,6 +350,39 @@ async def test_all_versions_are_searched_and_filtered(user: Person) -> None:
     assert await names(search="scou") == [("Scout", "0.9"), ("Scout", "1.0")]
 
 
+ORDERED = """query ($order: AgentVersionOrder, $after: String) { agentVersions(order: $order, first: 2, after: $after) {
+  pageInfo { endCursor hasNextPage } nodes { version } } }"""
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (None, ["often", "dear", "early", "never"]),
+        ({"field": "LAST_SEEN_AT"}, ["never", "early", "dear", "often"]),
+        ({"field": "CREATED_AT"}, ["early", "dear", "often", "never"]),
+        ({"field": "TOTAL_RUNS", "direction": "DESC"}, ["often", "dear", "early", "never"]),
+        ({"field": "SPEND", "direction": "DESC"}, ["dear", "early", "often", "never"]),
+    ],
+)
+async def test_all_versions_are_ordered(user: Person, order: dict[str, str] | None, expected: list[str]) -> None:
+    await record(user.client, run("1", cost="2"), version="early")
+    await record(user.client, run("2", cost="5", createdAt="2026-05-02T09:00:00Z"), run("3"), version="dear")
+    later = [run(str(n), cost="0.1", createdAt="2026-05-03T09:00:00Z") for n in range(4, 8)]
+    await record(user.client, *later, version="often")
+    await user.client.query(ADD, input={"agent": SCOUT, "version": "never"})
+
+    found: list[str] = []
+    after = None
+    while True:
+        page = (await user.client.query(ORDERED, order=order, after=after))["agentVersions"]
+        found += [node["version"] for node in page["nodes"]]
+        after = page["pageInfo"]["endCursor"]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+
+    assert found == expected
+
+
 # ---------------------------------------------------------------- exactly once
 
 
