@@ -270,3 +270,37 @@ async def test_a_worker_with_bad_settings_is_refused(server: Server) -> None:
 
         assert process.returncode == 1
         assert said in error.decode()
+
+
+async def test_a_worker_killed_while_it_removes_leaves_every_figure_right(
+    apart: Server, session: aiohttp.ClientSession
+) -> None:
+    boss = await factories.sign_in(Client(session, apart.graphql), email="boss@example.com")
+    for batch in range(6):
+        await record(boss.client, *(run(f"{batch}-{n}", durationMs=n, cost="0.001") for n in range(1000)))
+    before = await boss.client.query(METRICS, agent=SCOUT, version="1.0")
+    handle = database.collection(AgentRun).database.client[NAME]
+
+    async def stored() -> int:
+        return await handle["agent_runs"].count_documents({})
+
+    async with working(apart) as killed:
+        while await stored() == 6000:
+            pass
+        killed.kill()
+        await killed.communicate()
+    await handle["run_horizon"].update_many({}, {"$set": {"next_at": datetime.now(UTC)}})
+    assert await differences(apart) == 0
+    async with working(apart):
+        await until(stored, 0)
+
+    assert await differences(apart) == 0
+    assert await boss.client.query(METRICS, agent=SCOUT, version="1.0") == before
+
+
+async def differences(server: Server) -> int:
+    """Count runs again from the command line; 1 where anything differs."""
+    process = await launch("rebuild", "runs", "--check", **server.settings)
+    await process.communicate()
+    assert process.returncode is not None
+    return process.returncode
