@@ -43,7 +43,7 @@ def _parse_datetime(value: object) -> datetime:
 def _serialize_datetime(value: datetime) -> str:
     if value.tzinfo is not UTC and value.tzinfo is not STORED_ZONE:
         value = value.astimezone(UTC)
-    return f"{value.replace(tzinfo=None).isoformat()}Z"
+    return f"{value.isoformat()[:-6]}Z"
 
 
 def _parse_date(value: object) -> date:
