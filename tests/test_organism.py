@@ -508,6 +508,31 @@ async def test_processes_that_apply_it_at_once_end_as_one(
             await store.handle[name].delete_many({})
 
 
+async def test_a_file_is_applied_while_agents_talk_without_a_break(
+    operator: Person, servers: list[Server], session: aiohttp.ClientSession, path: Path
+) -> None:
+    await reload(operator.client)
+    other = Client(session, servers[1].graphql, operator.access_token)
+    done = asyncio.Event()
+
+    async def talk(client: Client) -> int:
+        sent = 0
+        while not done.is_set():
+            await client.query(INJECT, to="Scribe", payload={"text": "Hello"})
+            sent += 1
+        return sent
+
+    async with asyncio.TaskGroup() as group:
+        talking = [group.create_task(talk(client)) for client in (operator.client, other) for _ in range(4)]
+        for turn in range(5):
+            crowd = "".join(f"  - {{name: Agent {n}, description: In turn {turn}.}}\n" for n in range(100))
+            write(path, WHOLE.replace("alertRules:", f"{crowd}alertRules:"))
+            assert len(await reload(operator.client)) == 100
+        done.set()
+
+    assert sum(task.result() for task in talking) > 0
+
+
 async def test_sighup_applies_the_file(operator: Person, servers: list[Server], path: Path) -> None:
     applied = servers[0].says('"organism applied"')
     servers[0].signal(signal.SIGHUP)

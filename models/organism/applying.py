@@ -18,12 +18,13 @@ from models.budgets import defaults
 from models.enums import DescribedEnum
 from models.errors import Conflict
 from models.organism.declaring import Declared, Member
-from models.store import database, pages
+from models.store import database, pages, turns
 from models.store.database import InsertOne, Key, Row, Session, Stored, UpdateOne
 from models.store.pages import Page, Window
 from models.threads import activity, delivery, events
 from models.threads.activity import AgentState
 from models.threads.events import EventKind
+from models.threads.messages import Message
 
 
 class ChangeKind(DescribedEnum):
@@ -167,7 +168,14 @@ async def apply(declared: Declared, *, now: datetime) -> Sequence[Row]:
             await events.append(EventKind.RELOAD, agents=touched, session=session)
         return changes
 
-    return await database.transaction(Organism, body, retry_duplicates=True)
+    # Messages are numbered in one document, and agents that talk without a break would keep this out for ever.
+    async with turns.waiting(Message.__name__) as turn:
+
+        async def ready(failed: int) -> None:
+            if failed:
+                await turn.take()
+
+        return await database.transaction(Organism, body, retry_duplicates=True, before=ready)
 
 
 def _own(declared: Declared, before: Row | None) -> tuple[dict[str, Any], list[Change]]:
