@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.errors import TooSlow
+from models.errors import ServiceUnavailable, TooSlow
 from models.runs.happenings import Happening, Happenings
 from models.store.database import Database, Key
 from tests.client import Client, GraphQLErrors
@@ -127,6 +127,20 @@ async def test_nothing_is_lost_or_heard_twice_by_who_comes_and_goes(user: Person
         expected = names(await hear(every, total))
     assert len(set(expected)) == total
     assert told == [expected] * 3
+
+
+async def test_who_comes_back_leaves_connections_for_the_others(user: Person) -> None:
+    async with watching(user.client) as events:
+        await record(user.client, run("1"), run("2"))
+        first, second = await hear(events, 2)
+        async with Happenings() as happenings:
+            followed = [happenings.follow(after=first["cursor"]) for _ in range(41)]
+            told = await asyncio.gather(*(anext(each) for each in followed), return_exceptions=True)
+            refused = [each for each in told if isinstance(each, ServiceUnavailable)]
+            heard = [each.row["run_id"] for each in told if isinstance(each, Happening)]
+            await asyncio.gather(*(each.aclose() for each in followed))
+
+    assert (len(refused), heard) == (1, [second["run"]["runId"]] * 40)
 
 
 @pytest.mark.parametrize("after", ["", "rubbish", "AB", "82" + "0" * 60])

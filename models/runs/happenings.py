@@ -36,6 +36,9 @@ _CHANGES: Final[Sequence[Row]] = [
 ]
 _CURSOR: Final = re.compile(r"[0-9A-F]{2,1000}")
 _KEPT: Final = 10_000
+_AT_ONCE: Final = 40
+"""Those who catch up have a connection to the database each, until the next run is heard of; there are a hundred."""
+
 _WAIT_MS: Final = 1000
 _PATIENCE_S: Final = 1.0
 
@@ -86,13 +89,16 @@ class Happenings:
         """Give what happens from now on, or after a cursor; none is left out and none comes twice.
 
         Raises `BadInput` for an `after` that is no cursor, or is too old, `TooSlow` when more than the bound has piled
-        up, and `ServiceUnavailable` when the stream was cut off and what came meanwhile is not known.
+        up, and `ServiceUnavailable` when the stream was cut off and what came meanwhile is not known, or when too many
+        come back at once.
         """
         if after is not None and not _CURSOR.fullmatch(after):
             raise _no_cursor()
         async with self._joined() as watcher:
             passed: OrderedDict[str, None] = OrderedDict()
             if after is not None:
+                if sum(each.catches_up for each in self._watchers) >= _AT_ONCE:
+                    raise ServiceUnavailable("Many come back at once. Subscribe again in a moment.")
                 watcher.catches_up = True
                 async for each in self._since(after, watcher, passed):
                     if where(each.row):
@@ -120,6 +126,9 @@ class Happenings:
                 _CHANGES, resume_after={"_data": after}, max_await_time_ms=_WAIT_MS
             ) as stream:
                 while not (watcher.waiting and watcher.waiting[0].cursor in passed) and not watcher.ended:
+                    # The shared one may be a little behind who told of the cursor. Cursors sort as they came.
+                    while watcher.waiting and watcher.waiting[0].cursor <= after:
+                        watcher.waiting.popleft()
                     if (change := await stream.try_next()) is not None:
                         happening = _read(change)
                         passed[happening.cursor] = None
@@ -182,8 +191,11 @@ class Happenings:
             watcher.waiting.append(happening)
             watcher.stirred.set()
         # A burst may be larger than the bound: what is read on waits a little for those who do read.
-        if full := [each for each in self._watchers if len(each.waiting) >= self._bound and not each.ended]:
+        if full := [each for each in self._watchers if self._is_full(each)]:
             await asyncio.gather(*(self._drained(watcher) for watcher in full))
+
+    def _is_full(self, watcher: _Watcher) -> bool:
+        return len(watcher.waiting) >= self._bound and not watcher.ended and not watcher.catches_up
 
     async def _drained(self, watcher: _Watcher) -> None:
         try:
@@ -200,6 +212,8 @@ class Happenings:
             watcher.stirred.set()
 
     def _end(self, error: Exception) -> None:
+        # Whoever waits for it to open is told too.
+        self._opened.set()
         for watcher in self._watchers:
             watcher.ended = error
             watcher.stirred.set()
