@@ -91,6 +91,8 @@ def rule(**values: Any) -> str:
     )
 
 
+NO_PATTERN = "is no regular expression that is read here, where none has look-around or back-references."
+TOO_MUCH = "Written out, it is more than 100,000 values, 2,500,000 letters or 40 levels here."
 CORPUS: dict[str, tuple[str | bytes, list[str]]] = {
     "nothing": ("", ["Line 1: The file is empty."]),
     "only a comment": ("# to do", ["Line 1: The file is empty."]),
@@ -127,13 +129,19 @@ CORPUS: dict[str, tuple[str | bytes, list[str]]] = {
         + "".join(
             f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
         ),
-        ["Line 5: Written out, it is more than 100,000 values or 40 levels here."],
+        [f"Line 5: {TOO_MUCH}"],
+    ),
+    "a bomb of letters": (
+        f"name: x\ndescription: &a {'x' * 400_000}\nagents:\n" + "  - *a\n" * 20_000, [f"Line 10: {TOO_MUCH}"],
+    ),
+    "a bomb of keys": (
+        f'name: x\nagents:\n  - &a {{"{"x" * 1000}": 1}}\n' + "  - *a\n" * 20_000, [f"Line 2383: {TOO_MUCH}"],
     ),
     "too deep": ("name: " + "[" * 60 + "]" * 60, ["Line 1: It is more than 40 levels deep here."]),
     "too large": (b"name: x" + b" " * 1_000_000, ["Line 1: The file is larger than 1,000,000 bytes."]),
     "too many values": (
         "name: x\nagents:\n" + "  - x\n" * 100_000,
-        ["Line 100002: Written out, it is more than 100,000 values or 40 levels here."],
+        [f"Line 100002: {TOO_MUCH}"],
     ),
     "not UTF-8": (b"name: x\nagents: \xff", ["Line 2: This is not UTF-8."]),
     "a control character": (b"name: x\n\x07", ["Line 2: A control character stands here."]),
@@ -198,7 +206,31 @@ CORPUS: dict[str, tuple[str | bytes, list[str]]] = {
         agent("payloadTypes: [{name: t, schema: {$ref: '#'}}]"), ["Line 4: It refers to itself without end."],
     ),
     "a schema with a broken pattern": (
-        agent("payloadTypes: [{name: t, schema: {pattern: '('}}]"), ["Line 4: '(' is not a 'regex'"],
+        agent("payloadTypes: [{name: t, schema: {pattern: '('}}]"), [f"Line 4: '(' {NO_PATTERN}"],
+    ),
+    "a schema with a pattern that looks around": (
+        agent("payloadTypes: [{name: t, schema: {patternProperties: {'(?=a)': true}}}]"),
+        [f"Line 4: '(?=a)' {NO_PATTERN}"],
+    ),
+    "a schema that matches patterns by itself": (
+        agent("payloadTypes: [{name: t, schema: {patternProperties: {a: true}, unevaluatedProperties: false}}]"),
+        ["Line 4: Write out what stands under patternProperties: with unevaluatedProperties it is not read."],
+    ),
+    "a schema that refers to what is none": (
+        agent("payloadTypes: [{name: t, schema: {x: {multipleOf: 0}, required: [a], properties: {"
+              "a: {$ref: '#/required'}, b: {$ref: '#/x'}}}}]"),
+        ["Line 4: It refers to #/required, which is no sound schema.",
+         "Line 4: It refers to #/x, which is no sound schema."],
+    ),
+    "a schema with a part of another draft": (
+        agent("payloadTypes: [{name: t, schema: {items: {$schema: 'http://json-schema.org/draft-07/schema#'}}}]"),
+        ["Line 4: Only the top of a schema says its draft."],
+    ),
+    "a schema that doubles": (
+        agent("payloadTypes:", "  - name: t", "    schema:", "      $ref: '#/$defs/n0'", "      $defs:", *(
+            f"        n{n}: {{allOf: [{{$ref: '#/$defs/n{n + 1}'}}, {{$ref: '#/$defs/n{n + 1}'}}]}}" for n in range(30)
+        ), "        n30: true"),
+        ["Line 6: It takes more than 2,000,000 steps to check. Send less, or have the schema simplified."],
     ),
     "an example that does not fit": (
         agent("payloadTypes:", "  - name: t", "    schema: {type: object}", "    example: 5"),

@@ -11,6 +11,7 @@ from models.errors import Fault, Path
 
 MOST_BYTES: Final = 1_000_000
 MOST_VALUES: Final = 100_000
+MOST_LETTERS: Final = 2_500_000
 MOST_LEVELS: Final = 40
 _LARGEST: Final = 2**53 - 1
 
@@ -37,7 +38,7 @@ class Node:
     value: Value
     line: int
     size: int = 1
-    """How many values it is written out, aliases followed."""
+    """How many values it is written out, aliases followed; long texts and keys count as several."""
     levels: int = 0
     """How many levels deep it is."""
 
@@ -144,7 +145,8 @@ class Reader:
 
     def _node(self, event: Any, line: int) -> Node | None:  # noqa: ANN401  # PyYAML has no type for all events
         if isinstance(event, yaml.ScalarEvent):
-            return self._keep(event.anchor, Node(self._scalar(event, line), line))
+            size = 1 + len(event.value) * MOST_VALUES // MOST_LETTERS
+            return self._keep(event.anchor, Node(self._scalar(event, line), line, size))
         if isinstance(event, yaml.AliasEvent):
             known = self._anchors.get(event.anchor or "")
             if known is None:
@@ -166,13 +168,15 @@ class Reader:
             return True
         into = self._open[-1]
         if self._is_key(into):
+            into.size += node.size - 1
             self._key(into, node, event)
             return True
         into.size += node.size
         into.levels = max(into.levels, node.levels + 1)
         if into.size > MOST_VALUES or len(self._open) + node.levels > MOST_LEVELS:
-            # Each alias counts as what it stands for: some lines of them may stand for billions of values.
-            self._say(node.line, f"Written out, it is more than {MOST_VALUES:,} values or {MOST_LEVELS} levels here.")
+            # Each alias counts as what it stands for: some lines of them may stand for billions of values or letters.
+            size = f"{MOST_VALUES:,} values, {MOST_LETTERS:,} letters or {MOST_LEVELS} levels"
+            self._say(node.line, f"Written out, it is more than {size} here.")
             return False
         if isinstance(into.value, list):
             into.value.append(node)

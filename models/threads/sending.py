@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ MOST_BYTES: Final = 256_000
 """The most bytes that a payload may have as JSON."""
 MOST_LEVELS: Final = 40
 """The most levels that a payload may be deep."""
+_LONGEST_PLACE: Final = 300
+_NO_JSON: Final = "A payload is JSON: whole numbers have at most 64 bits, others are finite, and Unicode is not broken."
 
 
 class MessageFields(BaseModel):
@@ -128,7 +131,10 @@ def _payload_fault(payload: object) -> str | bytes:
     try:
         body = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        return "A payload is JSON: whole numbers have at most 64 bits, and Unicode is not broken."
+        return _NO_JSON
+    # Written in a document as 1e999, a number becomes infinity, and that is written as null.
+    if b"null" in body and not _is_finite(payload):
+        return _NO_JSON
     return body if len(body) <= MOST_BYTES else f"A payload has at most {MOST_BYTES:,} bytes as JSON."
 
 
@@ -138,6 +144,10 @@ def _levels(payload: object) -> int:
     while levels <= MOST_LEVELS and (layer := [inside for each in layer for inside in _inside(each)]):
         levels += 1
     return levels
+
+
+def _is_finite(value: object) -> bool:
+    return not (isinstance(value, float) and not math.isfinite(value)) and all(map(_is_finite, _inside(value)))
 
 
 def _inside(value: object) -> Iterator[object]:
@@ -180,7 +190,7 @@ async def _check_payload(recipient: Row, letter: Letter, payload_type: str) -> N
     if fault is not None:
         path, message = fault
         # As a JSON Pointer: the sender's own names must not be spelled as ours are.
-        where = "".join(f"/{step}" for step in path)
+        where = "".join(f"/{step}" for step in path)[:_LONGEST_PLACE]
         raise BadInput.at("payload", f"It does not fit {payload_type}, at {where or 'its top'}: {message}")
 
 
