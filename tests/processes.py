@@ -68,7 +68,13 @@ class Server:
         return self._process.pid
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            # One that takes too long to start must not outlive the test that gave up on it.
+            if self._process and self._process.returncode is None:
+                await self.kill()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
