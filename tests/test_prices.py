@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import agents
+from models import agents, text
 from models.errors import Conflict
 from models.prices import costs, entries, listed
 from models.prices.costs import Table
@@ -132,6 +132,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"modelPrefix": ""}, "modelPrefix"),
     ({"modelPrefix": "x" * 201}, "modelPrefix"),
     ({"modelPrefix": "a\x00"}, "modelPrefix"),
+    ({"modelPrefix": "\ufdfa" * 20}, "modelPrefix"),
     ({"provider": ""}, "provider"),
     ({"provider": "p" * 101}, "provider"),
     ({"prompt": "-0.1"}, "prompt"),
@@ -180,6 +181,39 @@ async def test_prices_come_by_prefix_in_pages_and_by_model(admin: Person) -> Non
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
     assert [each["modelPrefix"] for each in fitting["nodes"]] == ["priced-a", "priced-ab"]
     assert fitting["totalCount"] == 2
+
+
+def test_a_long_name_is_looked_up_no_further_than_the_longest_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    class Name(str):
+        """A name that notes which of its beginnings are looked at."""
+
+        __slots__ = ()
+
+        def __getitem__(self, place: Any) -> str:
+            tried.append(super().__getitem__(place))
+            return tried[-1]
+
+    monkeypatch.setattr(text, "fold", Name)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    table = Table([{"model_prefix": prefix, "provider": None, "valid_from": start} for prefix in ("a", "abc")])
+
+    found = table.find("ab" + "x" * 3000, None, start)
+
+    assert found is not None
+    assert found["model_prefix"] == "a"
+    assert tried == ["abx", "ab", "a"]
+
+
+async def test_the_table_holds_whatever_is_stored(admin: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    for prefix in ("priced-a", "priced-b"):
+        await put(admin.client, prefix, "1", "2")
+    # Two admins at once may pass the bound by one.
+    monkeypatch.setattr(entries, "MOST", 1)
+    table = await entries.table()
+
+    assert all(table.find(f"priced-{each}", None, datetime.now(UTC)) for each in "ab")
 
 
 async def test_the_table_has_a_bound(admin: Person, store: Database, monkeypatch: pytest.MonkeyPatch) -> None:

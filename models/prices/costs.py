@@ -34,6 +34,7 @@ class Table:
         for key, rows in groups.items():
             rows.sort(key=_valid_from)
             self._groups[key] = [row["valid_from"] for row in rows], rows
+        self._longest = max((len(prefix) for prefix, _ in self._groups), default=0)
         self._known: dict[tuple[str, str | None], Sequence[Group]] = {}
 
     def find(self, model: str, provider: str | None, at: datetime) -> Row | None:
@@ -59,7 +60,7 @@ class Table:
         providers = (text.fold(provider), None) if provider else (None,)
         return [
             group
-            for length in range(len(name), 0, -1)
+            for length in range(min(len(name), self._longest), 0, -1)
             for each in providers
             if (group := self._groups.get((name[:length], each))) is not None
         ]

@@ -32,6 +32,14 @@ def _amount(value: Decimal) -> Decimal:
     return value
 
 
+def _prefix(value: str) -> str:
+    folded = text.fold(value)
+    # Some letters become many.
+    if len(folded) > _PREFIX:
+        raise ValueError(f"At most {_PREFIX} characters, as they are compared: in lower case and without ligatures.")
+    return folded
+
+
 def _moment(value: datetime) -> datetime:
     if not EARLIEST <= value < LATEST:
         raise ValueError(f"A price begins between {EARLIEST:%Y-%m-%d} and {LATEST:%Y-%m-%d}.")
@@ -45,7 +53,7 @@ Usd = Annotated[Decimal, AfterValidator(_amount)]
 class PriceFields(BaseModel):
     """What admins write about a price: US dollars per million tokens."""
 
-    model_prefix: Annotated[str, text.Line(_PREFIX), AfterValidator(text.fold)]
+    model_prefix: Annotated[str, text.Line(_PREFIX), AfterValidator(_prefix)]
     provider: Annotated[str, text.Line(100), AfterValidator(text.fold)] | None = None
     valid_from: Annotated[datetime, AfterValidator(_moment)]
     prompt: Usd
@@ -95,13 +103,13 @@ async def table() -> Table:
     """Read the whole table."""
     # Majority: what an event was priced by must survive a failover.
     found = database.collection(Price, majority=True).find({"deleted_at": None})
-    return Table(await found.to_list(MOST))
+    return Table(await found.to_list(None))
 
 
 def _where(model: str | None) -> dict[str, Any]:
     if model is None:
         return {"deleted_at": None}
-    name = text.fold(model[:_PREFIX])
+    name = text.fold(model[:_PREFIX])[:_PREFIX]
     return {"deleted_at": None, "model_prefix": {"$in": [name[:length] for length in range(1, len(name) + 1)]}}
 
 
