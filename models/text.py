@@ -34,7 +34,7 @@ class Line:
         if unfit.search(value):
             raise PydanticCustomError("characters", "No control characters and no broken Unicode, please.")
         value = value.strip()
-        if len(value) < self.least or (self.least and not any(map(_is_seen, value))):
+        if len(value) < self.least or (self.least and is_blank(value)):
             raise PydanticCustomError("empty", "It cannot be empty.")
         if len(value) > self.most:
             raise PydanticCustomError("too_long", "At most {most} characters.", {"most": self.most})
@@ -120,6 +120,11 @@ def search(field: str, asked: str | None) -> Mapping[str, Any]:
 def is_unfit(line: str) -> bool:
     """Whether a text holds what no line of text may: controls, line ends, broken Unicode."""
     return _UNFIT_LINE.search(line) is not None
+
+
+def is_blank(line: str) -> bool:
+    """Whether there is nothing to see in a text."""
+    return not any(map(_is_seen, line))
 
 
 def _is_seen(character: str) -> bool:

@@ -56,7 +56,8 @@ class RunQueries:
         search: Annotated[
             str | None,
             strawberry.argument(
-                description="Up to 10 words, each the beginning of one in agent, project, version or cluster."
+                description="Up to 10 words, each the beginning of one in agent, project, version or cluster; "
+                "the first two as they were called when the version or a run of it was last reported."
             ),
         ] = None,
         status: Annotated[
@@ -170,9 +171,10 @@ class RunMutations:
         already. When no answer comes, or SERVICE_UNAVAILABLE, send the same runs again.
         """
         services, now = info.context.services, info.context.now
-        version = reports.check(input.version, len(input.runs))
+        agent = input.agent.ref("agent")
+        version = reports.check(agent, input.version, len(input.runs))
         fit, refused = reports.part(as_reported(input.runs), now=now)
-        batch = reports.Batch(input.agent.ref("agent"), version, fit, now)
+        batch = reports.Batch(agent, version, fit, now)
         recorded = await services.commits.submit(services.recording, batch, weight=len(input.runs))
         outcomes = reports.merged(refused, reports.require_known(recorded))
         return RecordRunsPayload(**counted("run", outcomes), items=ItemResult.of(outcomes))

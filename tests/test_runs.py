@@ -258,6 +258,24 @@ async def test_a_running_run_is_completed_by_its_id(user: Person) -> None:
     ]
 
 
+SAID = """query { runs { nodes { runId status createdAt durationMs taskId initiator tools models cost } } }"""
+
+
+async def test_a_report_that_completes_a_run_keeps_what_it_leaves_out(user: Person) -> None:
+    said = {"taskId": "t", "initiator": "ada", "tools": ["search"], "models": ["m"], "cost": "2"}
+    began = run("1", status="RUNNING", **said, durationMs=5)
+    await record(user.client, began)
+    (running,) = (await user.client.query(SAID))["runs"]["nodes"]
+    await record(user.client, run("1", durationMs=7, createdAt="2026-05-01T10:00:00Z", initiator="bob"))
+    (ended,) = (await user.client.query(SAID))["runs"]["nodes"]
+
+    shown = {"runId": "1", "createdAt": began["createdAt"], **said}
+    assert running == {**shown, "status": "RUNNING", "durationMs": None}
+    assert ended == {**shown, "status": "COMPLETED", "durationMs": 7, "initiator": "bob"}
+    assert (await metrics(user.client))["spend"] == "2"
+    assert (await rebuild(UTC_ZONE, repair=False)).differences == []
+
+
 @pytest.mark.parametrize(
     ("said", "field"),
     [
@@ -288,8 +306,13 @@ async def test_a_whole_request_may_be_refused(user: Person, store: Database) -> 
         ({"agent": SCOUT, "version": " ", "runs": [run("1")]}, "BAD_USER_INPUT"),
         ({"agent": SCOUT, "version": "1", "runs": [run(str(n)) for n in range(1001)]}, "BAD_USER_INPUT"),
     ]
-    for given_input, code in cases:
+    names = [
+        {"agent": {"name": name}, "version": "1", "runs": [run("1")]} for name in ("", "\u200b", "a\x00b", "x" * 201)
+    ]
+    for given_input, code in [*cases, *((each, "BAD_USER_INPUT") for each in names)]:
         assert (await user.client.execute(RECORD, {"input": given_input})).codes == [code]
+    both = await user.client.execute(RECORD, {"input": {**names[0], "version": ""}})
+    assert [each["path"] for each in both.body["errors"][0]["extensions"]["fields"]] == [["agent", "name"], ["version"]]
     for name in ("agents", "agent_versions", "agent_runs"):
         assert await store.handle[name].count_documents({}) == 0
 
@@ -329,11 +352,12 @@ async def test_runs_are_listed_by_agent_and_by_version(user: Person) -> None:
     assert found["node"] == {"version": rest["nodes"][0]["version"]["version"]}
 
 
+RENAME = "mutation ($input: UpdateAgentInput!) { updateAgent(input: $input) { agent { name } } }"
 VERSIONS = """query ($search: String, $status: VersionStatus) { agentVersions(search: $search, status: $status) {
   totalCount nodes { version status agent { name } } } }"""
 
 
-async def test_all_versions_are_searched_and_filtered(user: Person) -> None:
+async def test_all_versions_are_searched_and_filtered(admin: Person, user: Person) -> None:
     now = datetime.now(UTC).isoformat()
     await record(user.client, run("1", createdAt=now), version="1.0")
     await record(user.client, run("2"), version="0.9")
@@ -348,6 +372,14 @@ async def test_all_versions_are_searched_and_filtered(user: Person) -> None:
     assert await names(status="ACTIVE") == [("Ranger", "7"), ("Scout", "1.0")]
     assert await names(status="INACTIVE") == [("Scout", "0.9")]
     assert await names(search="scou") == [("Scout", "0.9"), ("Scout", "1.0")]
+
+    # What it is found by follows what is said of it, and what its agent is called.
+    await user.client.query(ADD, input={"agent": SCOUT, "version": "0.9", "cluster": "Frankfurt"})
+    assert await names(search="frank") == [("Scout", "0.9")]
+    await admin.client.query(RENAME, input={"agent": {"name": "Ranger"}, "name": "Warden"})
+    await record(user.client, run("2", createdAt=now), version="7", agent={"name": "Warden"})
+    assert await names(search="warden") == [("Warden", "7")]
+    assert await names(search="ranger") == []
 
 
 ORDERED = """query ($order: AgentVersionOrder, $after: String) { agentVersions(order: $order, first: 2, after: $after) {

@@ -200,6 +200,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"labels": [{"key": str(n), "value": "v"} for n in range(11)]}, "labels"),
     ({"agent": {"name": ""}}, "agent.name"),
     ({"agent": {"name": "n" * 201}}, "agent.name"),
+    ({"agent": {"name": "\u200b"}}, "agent.name"),
     ({"agent": {"name": "a\x00"}}, "agent.name"),
     ({"agent": {"id": "rubbish"}}, "agent.id"),
 ]

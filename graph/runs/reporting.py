@@ -83,7 +83,10 @@ class AddAgentVersionPayload:
 
 @input_type
 class RunInput:
-    """One run. One that is reported RUNNING is completed by a later report with the same id."""
+    """One run. One that is reported RUNNING is completed by a later report with the same id.
+
+    What that report leaves out, of task, initiator, tools, models and cost, stays as it was said.
+    """
 
     id: ID
     """Its identifier, yours: the same for every report of it, unique within the agent; 1 to 200 characters."""
@@ -96,7 +99,7 @@ class RunInput:
     time_taken: str | None = None
     """How long it took: `5m30s`, `1h2m3.5s`, `350ms` as Go writes it, or `PT5M30S` as ISO 8601 does."""
     duration_ms: BigInt | None = None
-    """The same in milliseconds. Sent with `timeTaken`, both must say the same."""
+    """The same in milliseconds. Sent with `timeTaken`, both must say the same. Not kept of a run that is RUNNING."""
     initiator: str | None = None
     """Who or what began it, at most 200 characters."""
     tools: list[str] | None = None

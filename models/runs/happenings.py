@@ -184,7 +184,7 @@ class Happenings:
             await asyncio.sleep(0.2)
 
     async def _tell(self, happening: Happening) -> None:
-        for watcher in tuple(self._watchers):
+        for watcher in [each for each in self._watchers if not each.ended]:
             if watcher.catches_up and len(watcher.waiting) >= self._bound:
                 # It has all of it from a stream of its own.
                 watcher.waiting.clear()

@@ -116,8 +116,7 @@ class _Ledger:
             self._completed.add(key)
         after = {"_id": key, "agent": agent, "version": version, **said, "commit": self._commit}
         if before:
-            # It began when it was first said to: it stays on its day.
-            after["created_at"] = before["created_at"]
+            after = reports.completed(before, after)
             self._tally.add(before, sign=-1)
         after["at"] = happened(after, now=now)
         self._tally.add(after)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from models import agents, text
 from models.enums import DescribedEnum
-from models.errors import Fault, NotFound
+from models.errors import BadInput, Fault, NotFound
 from models.runs import durations, versions
 from models.store.database import ASCENDING, DESCENDING, IndexModel, Key, Row, Stored
 from models.usage import events
@@ -27,6 +27,7 @@ TOO_OLD: Final = events.rejected(
     "Runs that began so long ago are removed, and this one may have been counted already. It does not count again.",
     code="TOO_OLD",
 )
+_STAYING: Final = ("task_id", "initiator", "tools", "models", "cost_nanodollars")
 _ID: Final = 200
 _NAMES: Final = 100
 
@@ -114,7 +115,8 @@ class Run:
             "task_id": self.task_id,
             "status": self.status.value,
             "created_at": self.created_at,
-            "duration_ms": self.duration_ms,
+            # What has not ended has taken no time yet that would stay.
+            "duration_ms": None if self.status is RunStatus.RUNNING else self.duration_ms,
             "initiator": self.initiator,
             "tools": list(self.tools),
             "models": list(self.models),
@@ -142,11 +144,26 @@ def key_of(agent: Key, run_id: str) -> Key:
     return Key(hashlib.blake2b(said, digest_size=12).digest())
 
 
-def check(version: str, count: int) -> str:
+def check(agent: agents.Ref, version: str, count: int) -> str:
     """Check what a whole request says; gives the version's name. Raises `BadInput`."""
     events.check_size(count, field="runs")
-    name: str = text.validate(versions.VersionFields, {"version": version})["version"]
+    faults: list[Fault] = []
+    if isinstance(agent, str):
+        try:
+            text.validate(agents.AgentFields, {"name": agent})
+        except BadInput as error:
+            faults += [Fault(("agent", *each.path), each.message, each.code) for each in error.faults]
+    name: str = text.validate(versions.VersionFields, {"version": version}, faults=faults)["version"]
     return name
+
+
+def completed(before: Row, after: Row) -> dict[str, Any]:
+    """Give a running run as it is after another report of it: what that leaves out stays as it was said.
+
+    It began when it was first said to, so it stays on its day.
+    """
+    kept = {name: before[name] for name in _STAYING if after[name] is None or after[name] == []}
+    return {**after, **kept, "created_at": before["created_at"]}
 
 
 def happened(row: Row, *, now: datetime) -> datetime:

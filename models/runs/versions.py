@@ -10,11 +10,22 @@ from models import text
 from models.enums import DescribedEnum
 from models.runs.figures import Metrics
 from models.store import database, pages
-from models.store.database import ASCENDING, DESCENDING, DuplicateKeyError, IndexModel, Key, Row, Session, Stored
+from models.store.database import (
+    ASCENDING,
+    DESCENDING,
+    DuplicateKeyError,
+    IndexModel,
+    Key,
+    Row,
+    Session,
+    Stored,
+    UpdateOne,
+)
 from models.store.pages import Order, Page, Window
 
 ACTIVE_FOR: Final = timedelta(hours=48)
 _WORDS: Final = 20
+_NAMED: Final = dict.fromkeys(("agent", "version", "cluster", "agent_name", "words"), 1)
 
 
 class VersionStatus(DescribedEnum):
@@ -70,7 +81,7 @@ class AgentVersion(Stored, VersionFields):
 class AgentVersionOrderField(DescribedEnum):
     """What versions can be sorted by."""
 
-    LAST_SEEN_AT = "LAST_SEEN_AT", "The beginning of the latest run; those without any last."
+    LAST_SEEN_AT = "LAST_SEEN_AT", "The beginning of the latest run; those without any count as the earliest."
     CREATED_AT = "CREATED_AT", "When it was first heard of."
     TOTAL_RUNS = "TOTAL_RUNS", "How many runs were recorded."
     SPEND = "SPEND", "The known cost of its runs."
@@ -139,15 +150,10 @@ async def add(agent: Row, values: Mapping[str, Any], *, now: datetime) -> tuple[
     while True:
         row = await rows.find_one(where)
         if row is not None:
-            changed = {name: value for name, value in checked.items() if row[name] != value}
-            return (
-                (await database.change_and_read(rows, {"_id": row["_id"]}, {"$set": changed}), False)
-                if changed
-                else (
-                    row,
-                    False,
-                )
-            )
+            changed = _changed(row, {**checked, **_found_by(agent, {**row, **checked})})
+            if changed:
+                row = await database.change_and_read(rows, {"_id": row["_id"]}, {"$set": changed})
+            return row, False
         new = row_of(agent, checked, now=now)
         try:
             await rows.insert_one(new)
@@ -160,13 +166,21 @@ async def add(agent: Row, values: Mapping[str, Any], *, now: datetime) -> tuple[
 async def keys_of(
     named: Mapping[tuple[Key, str], Row], *, now: datetime, session: Session
 ) -> Mapping[tuple[Key, str], Key]:
-    """Give the keys of versions named by agent and version, unknown ones added; `named` gives each one's agent."""
+    """Give the keys of versions named by agent and version, unknown ones added; `named` gives each one's agent.
+
+    An agent that is called otherwise by now is found by that.
+    """
     rows = database.collection(AgentVersion)
     where = [{"agent": agent, "version": version} for agent, version in named]
-    found = {
-        (row["agent"], row["version"]): row["_id"]
-        async for row in rows.find({"$or": where}, {"agent": 1, "version": 1}, session=session)
-    }
+    found: dict[tuple[Key, str], Key] = {}
+    outdated: list[UpdateOne] = []
+    async for row in rows.find({"$or": where}, _NAMED, session=session):
+        named_so = row["agent"], row["version"]
+        found[named_so] = row["_id"]
+        if changed := _changed(row, _found_by(named[named_so], row)):
+            outdated.append(UpdateOne({"_id": row["_id"]}, {"$set": changed}))
+    if outdated:
+        await rows.bulk_write(outdated, session=session)
     new = [row_of(named[each], {"version": each[1]}, now=now) for each in sorted(named.keys() - found.keys())]
     if new:
         await rows.insert_many(new, session=session)
@@ -187,14 +201,23 @@ def row_of(agent: Row, values: Mapping[str, Any], *, now: datetime) -> dict[str,
     return {
         "_id": Key(),
         "agent": agent["_id"],
-        "agent_name": agent["name"],
         **said,
-        "words": text.words(agent["name"], agent.get("project"), said["version"], said["cluster"], most=_WORDS),
+        **_found_by(agent, said),
         "created_at": now,
         "last_seen_at": None,
         "metrics": Metrics().model_dump(),
         "removed_runs": 0,
     }
+
+
+def _found_by(agent: Row, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a version is found by, of what its agent is called now."""
+    words = text.words(agent["name"], agent.get("project"), said["version"], said["cluster"], most=_WORDS)
+    return {"agent_name": agent["name"], "words": words}
+
+
+def _changed(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if row[name] != value}
 
 
 def is_active(row: Row, *, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from models import agents
+from models import agents, text
 from models.enums import DescribedEnum
 from models.errors import BadInput
 from models.store import database
@@ -283,7 +283,7 @@ def _fault_of_texts(event: Event) -> Outcome | None:
     said = (event.id, event.model, event.provider, event.conversation, event.user, event.thread, event.parent)
     texts = [(field, value, most) for (field, most), value in zip(_TEXTS.items(), said, strict=True) if value]
     if isinstance(event.agent, str):
-        if not event.agent.strip():
+        if text.is_blank(event.agent):
             return rejected("agent.name", "A name cannot be empty.")
         texts.append(("agent.name", event.agent, _NAME))
     for key, value in (event.labels or {}).items():
