@@ -12,7 +12,7 @@ from graph.agents import Agent, AgentBy
 from graph.context import Info
 from graph.language import pages
 from graph.language.describe import object_type
-from graph.language.guards import mutation, query, subscription
+from graph.language.guards import mutation, plain_unless_reader, query, subscription
 from graph.language.pages import After, Connection, First, bounded
 from graph.runs.activity import Activity, DashboardFigure
 from graph.runs.metrics import RunDay, timeline
@@ -150,13 +150,21 @@ class RunMutations:
 
     @mutation(allow=collectors)
     async def register_agent(self, info: Info, input: RegisterAgentInput) -> RegisterAgentPayload | None:
-        """Make an agent known by name and project, without an owner; one that is known already stays as it is."""
+        """Make an agent known by name and project, without an owner; one that is known already stays as it is.
+
+        API keys without scope READ are told plain fields of it alone.
+        """
+        plain_unless_reader(info, "agent")
         row, created = await reported.register(input.name, project=input.project, now=info.context.now)
         return RegisterAgentPayload(agent=Agent.of(row), created=created)
 
     @mutation(allow=collectors)
     async def add_agent_version(self, info: Info, input: AddAgentVersionInput) -> AddAgentVersionPayload | None:
-        """Add a version to an agent, or change what is said of one."""
+        """Add a version to an agent, or change what is said of one.
+
+        API keys without scope READ are told plain fields of it alone.
+        """
+        plain_unless_reader(info, "agentVersion")
         agent = await agents.require(input.agent.ref("agent"), field="agent")
         row, created = await versions.add(agent, input.values(), now=info.context.now)
         return AddAgentVersionPayload(agent_version=AgentVersion.of(row), created=created)

@@ -24,6 +24,7 @@ from models.store.database import Database
 from tests.client import Client
 from tests.factories import Person
 from tests.processes import Server, launch
+from tests.test_keys import mint
 from tests.test_server import children
 
 REGISTER = "mutation ($input: RegisterAgentInput!) { registerAgent(input: $input) { created agent { name project } } }"
@@ -193,6 +194,32 @@ async def test_a_version_is_added_and_changed(user: Person) -> None:
         ["m"],
     )
     assert cleared["agentVersion"]["cluster"] is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        'registerAgent(input: {name: "Scout"}) { agent { usage { cost } } }',
+        'registerAgent(input: {name: "Scout"}) { ... on RegisterAgentPayload { agent { mine: owner { email } } } }',
+        'addAgentVersion(input: {agent: {name: "Scout"}, version: "2"}) { agentVersion { metrics { spend } } }',
+        'addAgentVersion(input: {agent: {name: "Scout"}, version: "2"}) { agentVersion { agent { name } } }',
+    ],
+)
+async def test_who_may_report_and_not_read_is_told_plain_fields_alone(
+    admin: Person, store: Database, asked: str
+) -> None:
+    key, _ = await mint(admin, "COLLECT")
+    both, _ = await mint(admin, "COLLECT", "READ")
+    plain = """mutation { registerAgent(input: {name: "Ranger"}) { created agent { __typename id name } }
+      addAgentVersion(input: {agent: {name: "Ranger"}, version: "1"}) { agentVersion { id version status } } }"""
+
+    assert (await key.query(plain))["addAgentVersion"]["agentVersion"]["status"] == "INACTIVE"
+    assert (await key.execute(f"mutation {{ {asked} }}")).codes == ["FORBIDDEN"]
+    # Refused before anything is done.
+    assert await store.handle["agents"].count_documents({"name": "Scout"}) == 0
+
+    await both.query(REGISTER, input=SCOUT)
+    await both.query(f"mutation {{ {asked} }}")
 
 
 async def test_a_version_of_no_agent_is_refused(user: Person) -> None:

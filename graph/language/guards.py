@@ -5,16 +5,18 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 import strawberry
-from graphql import GraphQLField, GraphQLResolveInfo, get_named_type, is_input_object_type
+from graphql import GraphQLField, GraphQLResolveInfo, get_named_type, is_input_object_type, is_leaf_type
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info as StrawberryInfo
 from strawberry.types.field import StrawberryField
 
-from auth.permissions import Permission
+from auth.permissions import Permission, readers
 from graph.execution.cost import WEIGHT
 from graph.execution.inputs import converter, spelled
 from graph.language.describe import words
+from graph.language.rows import selected
 from graph.loaders import Loaders
+from models.errors import Forbidden
 
 R = TypeVar("R", bound=Callable[..., Any])
 
@@ -100,6 +102,22 @@ def direct_below(field: GraphQLField) -> None:
         return call(source, **named)
 
     field.resolve = resolve
+
+
+def plain_unless_reader(info: StrawberryInfo, *path: str) -> None:
+    """Refuse whoever may not read, when they ask for more than plain fields of what an answer has at `path`.
+
+    For mutations of those who may report but not read: their answers would lead on to all that is stored. To be called
+    before anything is changed. Raises `Forbidden`.
+    """
+    if readers.test(info.context.viewer):
+        return
+    kind: Any = get_named_type(info._raw_info.return_type)  # noqa: SLF001  # Strawberry shows it only as its own
+    for name in path:
+        kind = get_named_type(kind.fields[name].type)
+    for name in sorted(selected(info, *path)):
+        if name in kind.fields and not is_leaf_type(get_named_type(kind.fields[name].type)):
+            raise Forbidden(f"Not allowed. `{name}` of what is answered is for those who may read: {readers.sentence}")
 
 
 def query(*, allow: Permission, weight: int = 0) -> Callable[[R], Any]:
