@@ -19,6 +19,10 @@ examples: $(READY) ## Run three small agents against a running `make run`, and s
 test: $(READY) ## Run the whole test suite against a real MongoDB
 	$(PYTHON) -m pytest -n 3 --dist loadscope
 
+test-crashes: $(READY) ## Kill servers twenty times in each crash test, where `make test` does six
+	KILLS=20 $(PYTHON) -m pytest tests/test_crashes.py tests/test_message_crashes.py tests/test_budget_races.py \
+		tests/test_runs.py -k kill
+
 test-clients: $(READY) tests/clients/node_modules ## Run clients from npm against a live server (Node 20 or newer)
 	$(PYTHON) -m pytest tests/test_clients.py
 
@@ -64,4 +68,4 @@ $(READY): requirements.lock
 	printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m server "$$@"\n' > $(VENV)/bin/agenthub && chmod +x $(VENV)/bin/agenthub
 	touch $(READY)
 
-.PHONY: help run examples test test-clients check bench schema lock playground playground-if-possible clean
+.PHONY: help run examples test test-crashes test-clients check bench schema lock playground playground-if-possible clean

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from collections import deque
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60.0
+KILLS: Final = int(os.environ.get("KILLS", "6"))
+"""How many times a crash test kills servers."""
 # Compiled modules are kept even where the shell forbids it: a start takes half the time, and there are hundreds.
 _PYTHON = {
     "PYTHONUNBUFFERED": "1",

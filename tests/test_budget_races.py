@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests import factories
+from tests import factories, processes
 from tests.client import Client
 from tests.processes import Server
 from tests.test_budget_usage import COLLECT, again
@@ -27,7 +27,7 @@ LIMIT: Final = 100_000
 LEASE_S: Final = 2
 RESERVATIONS: Final = 200
 CROWD: Final = 20
-KILLS: Final = 10
+KILLS: Final = processes.KILLS // 2
 DEADLINE_S: Final = 120.0
 
 

@@ -25,7 +25,7 @@ from pymongo.asynchronous import topology
 from server.mongod import Mongod
 from tests import factories
 from tests.client import Client
-from tests.processes import ROOT, Server
+from tests.processes import KILLS, ROOT, Server
 
 COLLECT = """
 mutation ($input: CollectUsageInput!) {
@@ -46,7 +46,6 @@ query ($by: AgentBy!, $from: Date, $to: Date) {
 """
 ALERTS = "query { alerts(first: 100) { nodes { agent { name } } } }"
 
-SERVER_KILLS: Final = 20
 MONGOD_KILLS: Final = 5
 STREAMS: Final = 3
 """Sources of events; two senders share each, so that one's events are the other's duplicates, at the same moment."""
@@ -285,7 +284,7 @@ async def test_killed_servers_count_every_acknowledged_event_once(
 ) -> None:
     async def crash(scene: Scene) -> None:
         async def kill(server: Server, dice: random.Random) -> None:
-            for _ in range(SERVER_KILLS // len(scene.servers)):
+            for _ in range(KILLS // len(scene.servers)):
                 await scene.load.more(dice.randrange(12))
                 await moment(dice)
                 await server.kill()

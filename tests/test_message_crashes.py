@@ -26,11 +26,10 @@ from models.store.orphans import Orphans
 from tests.client import Client, Closed, GraphQLErrors
 from tests.factories import Person
 from tests.listening import listening
-from tests.processes import Server
+from tests.processes import KILLS, Server
 from tests.talking import Cast, apart
 
-KILLS: Final = 20
-MESSAGES: Final = 1000
+MESSAGES: Final = 50 * KILLS
 SENDERS: Final = 8
 THREADS: Final = 5
 NAME: Final = "message_crashes_test"
