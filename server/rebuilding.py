@@ -1,23 +1,27 @@
 """The commands that count again what is kept: of runs, usage, budgets and cost."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 
 from models import agents
 from models.alerts import rules
 from models.runs import rebuild as runs_again
 from models.store.database import Key, Row
-from models.usage import rebuild, repricing, spent
+from models.usage import events, rebuild, repricing, spent
 from models.usage.rebuild import Report
 from server import application
 from server.terminal import DataDir, Uri, out, run, settings_of
+
+# No event is older, in any zone, and nobody's calendar begins later.
+_BEFORE_ALL: Final = events.EARLIEST.date() - timedelta(days=1)
+_COLUMNS: Final = ("agent", "model", "events", "cost before", "cost after", "unknown before", "unknown after")
 
 rebuilding = typer.Typer(help="Compute stored figures again from what they were computed from.", no_args_is_help=True)
 
@@ -108,14 +112,14 @@ def rebuild_cost(
             with Status("Reading events", console=out) as status:
                 report = await repricing.reprice(
                     settings.zone,
-                    since=rules.start_of(since.date(), settings.zone),
+                    since=rules.start_of(max(since.date(), _BEFORE_ALL), settings.zone),
                     apply=apply,
                     progress=lambda read: status.update(f"{read:,} events read"),
                 )
             return report, await agents.by_keys(list({agent for agent, _ in report.shares}))
 
     report, found = run(price())
-    table = Table("agent", "model", "events", "cost before", "cost after", "unknown before", "unknown after")
+    table = Table(*(Column(name, overflow="fold") for name in _COLUMNS))
     shares = sorted(report.shares.items(), key=lambda each: -abs(each[1].after - each[1].before))
     named = [((found[agent]["name"] if agent in found else str(agent), model), each) for (agent, model), each in shares]
     for (agent, model), each in [*named, (("all", ""), report.whole)] if named else []:

@@ -96,6 +96,8 @@ async def test_what_the_table_priced_and_what_was_unknown_is_priced_again(admin:
 
     assert status == 0
     assert told.endswith("5 events read, 2 to be priced again; --apply does it.\n")
+    # Narrow as it is, no amount is cut.
+    assert "…" not in told
     assert await totals(admin.client) == before
     assert await cost(admin.client, "table") == ("0.000015", "TABLE")
 
@@ -152,6 +154,10 @@ async def test_days_begin_in_the_companys_time_zone(admin: Person, mongodb_uri: 
     status, told = await run(mongodb_uri, "--from", "2026-05-02", TIME_ZONE="Europe/Berlin")
 
     assert (status, told.splitlines()[-1]) == (0, "2 events read, 1 to be priced again; --apply does it.")
+    # A day before all days: its midnight in Berlin is in no calendar of UTC.
+    status, told = await run(mongodb_uri, "--from", "0001-01-01", TIME_ZONE="Europe/Berlin")
+
+    assert (status, told.splitlines()[-1]) == (0, "2 events read, 2 to be priced again; --apply does it.")
 
 
 @pytest.mark.parametrize("day", ["yesterday", "2026-13-01", "2026-05-01T10:00"])

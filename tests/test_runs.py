@@ -262,9 +262,11 @@ async def test_metrics_are_right_at_once(user: Person) -> None:
 
 
 async def test_a_run_sent_twice_is_stored_once(user: Person) -> None:
-    await record(user.client, run("1", timeTaken="1s"))
+    await record(user.client, run("1", timeTaken="1s", cost="0.1"))
 
-    again = await record(user.client, run("1", timeTaken="1000ms"), run("1", timeTaken="2s"), run("2"), run("2"))
+    again = await record(
+        user.client, run("1", timeTaken="1000ms", cost="0.100"), run("1", timeTaken="2s"), run("2"), run("2")
+    )
 
     assert (again["accepted"], again["duplicates"]) == (1, 3)
     assert [(item["index"], item["code"]) for item in again["items"]] == [(0, None), (1, "CONTENT_DIFFERS"), (3, None)]
@@ -279,10 +281,11 @@ async def test_a_running_run_is_completed_by_its_id(user: Person) -> None:
     assert late["duplicates"] == 1
     found = await metrics(user.client)
     assert (found["totalRuns"], found["averageRuntimeMs"], found["successRate"], found["spend"]) == (1, 2000, 100, "3")
-    other = await record(user.client, run("1", timeTaken="5s"), version="2.0")
-    assert [(item["outcome"], item["code"], item["field"]) for item in other["items"]] == [
-        ("REJECTED", "CONFLICT", "id")
-    ]
+    for took in ("5s", "2s"):
+        other = await record(user.client, run("1", timeTaken=took, cost="3"), version="2.0")
+        assert [(item["outcome"], item["code"], item["field"]) for item in other["items"]] == [
+            ("REJECTED", "CONFLICT", "id")
+        ]
 
 
 SAID = """query { runs { nodes { runId status createdAt durationMs taskId initiator tools models cost } } }"""
@@ -407,6 +410,8 @@ async def test_all_versions_are_searched_and_filtered(admin: Person, user: Perso
     await record(user.client, run("2", createdAt=now), version="7", agent={"name": "Warden"})
     assert await names(search="warden") == [("Warden", "7")]
     assert await names(search="ranger") == []
+    await record(user.client, run("1"), version="last", agent={"name": " ".join(f"w{n}" for n in range(40))})
+    assert [version for _, version in await names(search="last")] == ["last"]
 
 
 ORDERED = """query ($order: AgentVersionOrder, $after: String) { agentVersions(order: $order, first: 2, after: $after) {

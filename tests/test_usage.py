@@ -139,10 +139,11 @@ async def test_an_event_is_counted_in_every_figure(user: Person) -> None:
 
 
 async def test_a_repeat_changes_nothing_and_is_called_a_duplicate(user: Person) -> None:
-    await collect(user.client, event("1", user="u"))
+    await collect(user.client, event("1", user="u", cost="0.1"))
     before = await totals(user.client)
 
-    again = await collect(user.client, event("1", user="u"), event("1", user="u", promptTokens=11))
+    said = {"user": "u", "cost": "0.10"}
+    again = await collect(user.client, event("1", **said), event("1", **said, promptTokens=11))
 
     assert (again["accepted"], again["duplicates"], again["rejected"]) == (0, 2, 0)
     assert [item["code"] for item in again["items"]] == [None, "CONTENT_DIFFERS"]

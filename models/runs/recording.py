@@ -101,14 +101,14 @@ class _Ledger:
             return reports.TOO_OLD
         if before is None:
             self._new.add(key)
+        elif before["version"] != version:
+            return events.rejected("id", "This run was recorded for another version.", code="CONFLICT")
         elif key in self._own and before["content"] == said["content"]:
             # An earlier try of this very commit has stored it.
             self._own.discard(key)
             return events.ACCEPTED
         elif before["content"] == said["content"]:
             return events.DUPLICATE
-        elif before["version"] != version:
-            return events.rejected("id", "This run was recorded for another version.", code="CONFLICT")
         elif before["status"] != RunStatus.RUNNING:
             # What comes late about a run that has ended says nothing new.
             return events.DUPLICATE if run.status is RunStatus.RUNNING else reports.CONTENT_DIFFERS

@@ -121,7 +121,7 @@ class Run:
             "tools": list(self.tools),
             "models": list(self.models),
             "cost_nanodollars": cost,
-            "content": _digest(self),
+            "content": _digest(self, cost),
         }
 
 
@@ -197,10 +197,10 @@ def duration(time_taken: str | None, duration_ms: int | None) -> int | Outcome |
     return events.rejected(str(settled.path[0]), settled.message) if isinstance(settled, Fault) else settled
 
 
-def _digest(run: Run) -> bytes:
+def _digest(run: Run, cost: int | None) -> bytes:
     said = (
         run.run_id, run.status.value, run.created_at, run.duration_ms, run.task_id, run.initiator, tuple(run.tools),
-        tuple(run.models), run.cost,
+        tuple(run.models), cost,
     )  # fmt: skip
     return hashlib.blake2b(repr(said).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

@@ -24,7 +24,7 @@ from models.store.database import (
 from models.store.pages import Order, Page, Window
 
 ACTIVE_FOR: Final = timedelta(hours=48)
-_WORDS: Final = 20
+_WORDS: Final = 300
 _NAMED: Final = dict.fromkeys(("agent", "version", "cluster", "agent_name", "words"), 1)
 
 

@@ -175,10 +175,12 @@ class Event:
 
     def content(self) -> bytes:
         """Digest what the event says, so that a repeat that says something else is noticed (16 bytes)."""
+        # As it is kept: 0.1 and 0.10 are the same.
+        cost = None if self.cost is None else nanodollars(self.cost)
         said = (
             self.agent, self.at, self.model, self.provider, sorted(self.labels.items()) if self.labels else None,
             self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.cache_write_tokens,
-            self.reasoning_tokens, self.messages, self.cost, self.latency_ms, self.conversation, self.user,
+            self.reasoning_tokens, self.messages, cost, self.latency_ms, self.conversation, self.user,
             self.thread, self.parent, self.reservation,
         )  # fmt: skip
         return hashlib.blake2b(orjson.dumps(said, default=str), digest_size=16).digest()
