@@ -43,6 +43,12 @@ def test_a_module_says_what_it_is_and_stays_short(path: Path) -> None:
     assert not re.search(r"\bTODO\b|\bFIXME\b|\bXXX\b", text), name
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").iterdir())]
+
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 @pytest.mark.parametrize("kind", TYPES, ids=str)
 def test_everything_in_the_schema_is_described(kind: GraphQLNamedType) -> None:
     assert kind.description, kind.name

@@ -136,7 +136,7 @@ async def add(
 ) -> None:
     """Add figures to their cells, creating what is missing; `used`: first and last use within each cell.
 
-    `running`: what to add to the sums since a reset, in documents that change anyway (decision 9).
+    `running`: what to add to the sums since a reset, in documents that change anyway (decision 14).
     """
     documents: dict[Place, dict[str, dict[str, Any]]] = {}
     for cell, figures in sums.items():
