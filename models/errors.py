@@ -16,6 +16,15 @@ class Fault:
     code: str = "INVALID"
 
 
+def _together(faults: Sequence[Fault]) -> str:
+    """Write faults as one message: the first three, and how many more there are."""
+    if len(faults) == 1:
+        return faults[0].message
+    told = [fault.message.removesuffix(".") for fault in faults[:3]]
+    more = [f"and {len(rest)} more"] if (rest := faults[3:]) else []
+    return f"{'; '.join(told + more)}."
+
+
 class AgentHubError(Exception):
     """The root: an error whose message may be shown to the client as it is."""
 
@@ -35,10 +44,7 @@ class BadInput(AgentHubError):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         first = faults[0]
-        super().__init__(
-            "; ".join(fault.message for fault in faults[:3]),
-            field=".".join(map(str, first.path)),
-        )
+        super().__init__(_together(faults), field=".".join(map(str, first.path)))
         self.faults = tuple(faults)
 
     @classmethod

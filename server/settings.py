@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from graph.execution.cost import DEFAULT, Limits
 from models.agents.declared import without_secrets
+from models.budgets.accounts import MOST_TOKENS
 from models.errors import Refused
 from models.threads.sending import Terms
 from server import secret_key
@@ -160,7 +161,7 @@ class Settings(BaseSettings):
     default_thread_tokens: int = Field(
         default=100_000,
         ge=1,
-        le=10**12,
+        le=MOST_TOKENS,
         description="Tokens that may be spent in a thread, unless it is given a limit of its own.",
     )
     mailgun_api_key: SecretStr | None = Field(

@@ -155,6 +155,10 @@ CORPUS: dict[str, tuple[str | bytes, list[str]]] = {
     "an empty name": ("name: ' '", ["Line 1: It cannot be empty."]),
     "a long name": (f"name: {'x' * 201}", ["Line 1: At most 200 characters."]),
     "a budget of nothing": ("name: x\nbudget: {maxTokens: 0}", ["Line 2: Input should be greater than or equal to 1"]),
+    "a budget beyond what the API takes": (
+        f"name: x\nbudget: {{maxTokens: {10**12 + 1}}}",
+        ["Line 2: Input should be less than or equal to 1000000000000"],
+    ),
     "a budget in words": ("name: x\nbudget: {maxTokens: '5'}", ["Line 2: Input should be a valid integer"]),
     "agents as a mapping": ("name: x\nagents: {A: {}}", ["Line 2: Input should be a valid list"]),
     "an agent without a name": ("name: x\nagents:\n  - peers: []", ["Line 3: `name` is missing here."]),
@@ -278,6 +282,16 @@ def test_a_bad_file_is_told_by_line_and_reason(case: str) -> None:
 
 def test_no_more_than_a_hundred_faults_are_told() -> None:
     assert len(faults("name: x\n" + "".join(f"k{n}: 1\n" for n in range(500)))) == 100
+
+
+def test_of_many_faults_the_message_tells_three_and_how_many_more_there_are() -> None:
+    with pytest.raises(BadInput) as refused:
+        declared(agent("peers: [B, C, D, E, F]").encode())
+
+    assert refused.value.message == (
+        "Line 4: There is no agent 'B' in this file; Line 4: There is no agent 'C' in this file; "
+        "Line 4: There is no agent 'D' in this file; and 2 more."
+    )
 
 
 def test_a_fault_is_told_briefly_whatever_the_file_says() -> None:

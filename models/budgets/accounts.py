@@ -11,8 +11,8 @@ from models.store.database import Key
 
 PERCENTS: Final = (75, 90, 95, 100)
 """Percents of a limit at which a budget speaks."""
-MOST: Final = 10**12
-"""The most tokens that a limit, a reservation or a settlement may have."""
+MOST_TOKENS: Final = 10**12
+"""The most tokens that a limit, a reservation, a settlement or an event may have."""
 MOST_HOLDS: Final = 1000
 """So many reservations may be open at once in one budget: its document stays below 100 kB."""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from models import text
 from models.budgets import kept
-from models.budgets.accounts import MOST, NOTHING, Account, Crossing, counted
+from models.budgets.accounts import MOST_TOKENS, NOTHING, Account, Crossing, counted
 from models.budgets.kept import Budget, Reservation, Scope
 from models.errors import AgentHubError, Conflict
 from models.store import database
@@ -26,10 +26,10 @@ LONGEST_LEASE_S: Final = 3600
 class RequestFields(BaseModel):
     """What callers say, whatever they ask for."""
 
-    tokens: Annotated[int, Field(ge=1, le=MOST)]
-    max_tokens: Annotated[int, Field(ge=1, le=MOST)]
-    prompt_tokens: Annotated[int, Field(ge=0, le=MOST)]
-    completion_tokens: Annotated[int, Field(ge=0, le=MOST)]
+    tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    prompt_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+    completion_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)]
     lease_seconds: Annotated[int, Field(ge=1, le=LONGEST_LEASE_S)]
     idempotency_key: Annotated[str, text.Line(200)]
 

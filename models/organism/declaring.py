@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from models import payloads, text
 from models.agents.declared import PayloadType
 from models.alerts import rules
+from models.budgets.accounts import MOST_TOKENS
 from models.errors import BadInput, Path
 from models.organism.reading import Node, Reader, plain, told
 from models.threads.warnings import PAYLOAD_TYPE
@@ -73,7 +74,7 @@ class _Agent(_Part):
 
 
 class _Budget(_Part):
-    max_tokens: Annotated[int, Field(strict=True, ge=1, le=2**53 - 1)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=MOST_TOKENS)] | None = None
 
 
 class _AlertRule(rules.AlertRuleFields):

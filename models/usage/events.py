@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from models import agents, text
+from models.budgets.accounts import MOST_TOKENS
 from models.enums import DescribedEnum
 from models.errors import BadInput
 from models.store import database
@@ -18,7 +19,6 @@ from models.store.database import Key, Row, Stored
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(hours=24)
-MOST_TOKENS: Final = 10**12
 MOST_LATENCY_MS: Final = 7 * 24 * 3600 * 1000
 MOST_COST: Final = Decimal(1_000_000)
 LARGEST_BATCH: Final = 1000
