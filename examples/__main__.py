@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from aiohttp import web
+from gql.transport.exceptions import TransportConnectionFailed
 
 from examples import agents
 from examples.hub import Hub, connected
@@ -157,7 +159,8 @@ async def until(boss: Hub, thread: str, status: str) -> dict[str, Any]:
 def run() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m examples", description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server")
+    here = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
+    parser.add_argument("--url", default=here, help=f"the server; {here} without it")
     parser.add_argument("--email", default="admin@agenthub.com", help="an admin's e-mail")
     parser.add_argument("--password", default="admin123", help="and password")
     parser.add_argument("--stay", action="store_true", help="go on after the tour")
@@ -166,6 +169,8 @@ def run() -> None:
         asyncio.run(main(given.url, given.email, given.password, stay=given.stay))
     except KeyboardInterrupt:
         sys.exit(130)
+    except TransportConnectionFailed:
+        sys.exit(f"No AgentHub answers at {given.url}. Start one with `make run`, or say where it is with --url.")
 
 
 if __name__ == "__main__":

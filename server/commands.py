@@ -49,7 +49,7 @@ cli.add_typer(rebuilding, name="rebuild")
 def main() -> None:
     """Run the command line; what only a person can mend ends it with one line."""
     try:
-        cli()
+        cli(prog_name="agenthub")
     except (AgentHubError, MongodError) as error:
         print(f"agenthub: {error}", file=sys.stderr)  # noqa: T201  # rich would read brackets in it as markup
         sys.exit(1)

@@ -1,6 +1,7 @@
 """The examples run against a real server as a reader would run them."""
 
 import asyncio
+import os
 import socket
 import sys
 from pathlib import Path
@@ -59,3 +60,21 @@ async def test_a_message_goes_round_a_pause_holds_and_a_runaway_is_stopped(
         assert len(keys) == 3
         assert all(each["revokedAt"] for each in keys)
     await bound.client.drop_database("examples")
+
+
+async def test_where_nobody_serves_it_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "examples"),
+        cwd=ROOT,
+        env={**os.environ, "PORT": str(port)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+
+    assert process.returncode == 1
+    assert told.decode().splitlines() == [
+        f"No AgentHub answers at http://127.0.0.1:{port}. Start one with `make run`, or say where it is with --url."
+    ]

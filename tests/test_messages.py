@@ -124,11 +124,11 @@ DEEP: Any = {"n": 1}
 for _ in range(40):
     DEEP = {"n": DEEP}
 BAD: list[tuple[str, object, str]] = [
-    ("task", {}, "It does not fit task, at its top: 'n' is a required property"),
-    ("task", {"n": "1"}, "It does not fit task, at /n: '1' is not of type 'integer'"),
-    ("task", {"n": 1, "snake_case": 2}, "It does not fit task, at its top: Additional properties are not allowed"),
-    ("task", [], "It does not fit task, at its top: [] is not of type 'object'"),
-    ("list", {"n": 1}, "It does not fit list, at its top: {'n': 1} is not of type 'array'"),
+    ("task", {}, "The payload does not fit task, at its top: 'n' is a required property"),
+    ("task", {"n": "1"}, "The payload does not fit task, at /n: '1' is not of type 'integer'"),
+    ("task", {"n": 1, "snake_case": 2}, "The payload does not fit task, at its top: Additional properties are not"),
+    ("task", [], "The payload does not fit task, at its top: [] is not of type 'object'"),
+    ("list", {"n": 1}, "The payload does not fit list, at its top: {'n': 1} is not of type 'array'"),
     ("list", None, "Variable '$input' has invalid value at .payload: Expected value of non-null type"),
     ("task", "x" * 256_000, "A payload has at most 256,000 bytes as JSON."),
     ("task", DEEP, "A payload is at most 40 levels deep."),

@@ -202,6 +202,10 @@ async def test_a_key_comes_from_the_command_line(client: Client, server: Server,
     assert "Only an admin" in await refusal(*arguments, user.email, "--scope", "MANAGE", **server.settings)
 
 
+async def test_help_names_the_command_that_people_type(server: Server) -> None:
+    assert "Usage: agenthub rebuild cost [OPTIONS]" in await said_by("rebuild", "cost", "--help", **server.settings)
+
+
 async def test_usage_is_rebuilt_from_the_command_line(store: Database, server: Server) -> None:
     assert "0 events, 0 figures differed." in await said_by("rebuild", "usage", "--check", **server.settings)
 

@@ -73,7 +73,7 @@ async def inbox_of(context: Context, by: AgentBy, *, most: int) -> Key:
 # ---------------------------------------------------------------- threadUpdates
 
 
-class UpdateType(DescribedEnum):
+class ThreadUpdateType(DescribedEnum):
     """What an update of a thread is about; more may follow."""
 
     SNAPSHOT = "SNAPSHOT", "How the thread is to begin with."
@@ -81,7 +81,7 @@ class UpdateType(DescribedEnum):
     MESSAGE = "MESSAGE", "A message was sent, or its delivery has changed."
 
 
-ThreadUpdateType = expose(UpdateType)
+expose(ThreadUpdateType)
 
 
 @object_type
@@ -92,7 +92,7 @@ class ThreadUpdate:
     message_key: Private[Key | None]
     cursor: str
     """Its place among all updates, to go on after it."""
-    type: ThreadUpdateType  # type: ignore[valid-type]  # mypy takes an exposed enum for a variable
+    type: ThreadUpdateType
     """What it is about."""
     status: str | None
     """The status that the thread or the delivery came to by this change; null for a snapshot."""
@@ -131,7 +131,7 @@ async def updates(context: Context, identifier: str, *, after: str | None) -> As
             thread_key=thread,
             message_key=None,
             cursor=cursor(now),
-            type=UpdateType.SNAPSHOT,
+            type=ThreadUpdateType.SNAPSHOT,
             status=None,
             at=context.now,
         )
@@ -147,7 +147,7 @@ async def updates(context: Context, identifier: str, *, after: str | None) -> As
             thread_key=thread,
             message_key=event["message"],
             cursor=cursor(event["_id"]),
-            type=UpdateType[event["kind"]],
+            type=ThreadUpdateType[event["kind"]],
             status=event["status"],
             at=event["at"],
         )

@@ -183,7 +183,8 @@ async def _check_payload(recipient: Row, letter: Letter, payload_type: str) -> N
             raise BadInput.at("payload", "This agent declares no payload types: any JSON object fits, nothing else.")
         return
     if payload_type not in types:
-        raise BadInput.at("payload_type", f"This agent takes {', '.join(sorted(types))}.")
+        known = ", ".join(sorted(types))
+        raise BadInput.at("payload_type", f"This agent takes no such type. Send one of these: {known}.")
     schema = orjson.loads(types[payload_type]["schema"])
     # A large payload takes its time, and the loop has other things to do.
     fault = await asyncio.to_thread(payloads.fault, schema, letter.payload)
@@ -191,7 +192,7 @@ async def _check_payload(recipient: Row, letter: Letter, payload_type: str) -> N
         path, message = fault
         # As a JSON Pointer: the sender's own names must not be spelled as ours are.
         where = "".join(f"/{step}" for step in path)[:_LONGEST_PLACE]
-        raise BadInput.at("payload", f"It does not fit {payload_type}, at {where or 'its top'}: {message}")
+        raise BadInput.at("payload", f"The payload does not fit {payload_type}, at {where or 'its top'}: {message}")
 
 
 def _content(letter: Letter, recipient: Key, body: str) -> bytes:
