@@ -165,7 +165,7 @@ async def test_no_payload_takes_longer_to_check_than_it_is_long(cast: Cast) -> N
     for payload, expected in bad:
         code, _, message = await refused(cast.inject("Ear", payload))
         assert code == "BAD_USER_INPUT"
-        assert message.startswith(f"It does not fit task, at {expected}")
+        assert message.startswith(f"The payload does not fit task, at {expected}")
         assert len(message) < 700
 
 
