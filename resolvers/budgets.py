@@ -21,7 +21,7 @@ from graph.budgets import (
 from graph.context import Info
 from graph.language import pages
 from graph.language.describe import object_type
-from graph.language.guards import mutation, query
+from graph.language.guards import mutation, plain_unless_reader, query
 from graph.language.pages import After, Connection, First
 from graph.language.scalars import BigInt
 from models.budgets import defaults, kept
@@ -61,6 +61,7 @@ class BudgetMutations:
         BUDGET_EXHAUSTED says `limit`, `spent` and `reserved` in its extensions. When no answer comes, or
         SERVICE_UNAVAILABLE, send it again with the same key. What is not settled in time is given back.
         """
+        _tell_no_more(info)
         thread = await scope_of(info.context, input.thread)
         agent = await agent_types.key_of(input.agent, field="agent") if input.agent else None
         request = Reserve.of(
@@ -81,6 +82,7 @@ class BudgetMutations:
         It counts against the budget and is no usage: report an event too, naming the `reservation`, for that. The
         larger of the two then counts against the budget, whichever comes first.
         """
+        _tell_no_more(info)
         request = Settle.of(
             await reservation_of(info.context, input.reservation),
             prompt_tokens=input.prompt_tokens,
@@ -93,6 +95,7 @@ class BudgetMutations:
     @mutation(allow=spenders)
     async def extend_reservation(self, info: Info, input: ExtendReservationInput) -> ExtendReservationPayload | None:
         """Hold the tokens of a call that takes long for longer; one that has expired cannot be extended."""
+        _tell_no_more(info)
         reservation = await reservation_of(info.context, input.reservation)
         request = Extend.of(reservation, lease_s=input.lease_seconds)
         services = info.context.services
@@ -106,3 +109,13 @@ class BudgetMutations:
         services = info.context.services
         limited = done(await services.commits.submit(services.budgets, request))
         return SetThreadBudgetPayload(budget=ThreadBudget.of(limited.budget))
+
+
+def _tell_no_more(info: Info) -> None:
+    """Refuse what would lead on from a budget to its thread and messages, for services that may not read.
+
+    An agent's key takes part in its own threads, and is shown those alone, whatever its scopes.
+    """
+    if info.context.viewer.agent is None:
+        for name in ("budget", "reservation"):
+            plain_unless_reader(info, name)

@@ -19,6 +19,7 @@ from tests.factories import Person
 from tests.processes import Server
 from tests.talking import INJECT, KILL, Cast
 from tests.test_budgets import LIMIT, reserve, settle
+from tests.test_keys import mint
 
 CREATE = "mutation ($name: String!) { createAgent(input: {name: $name, discipline: CREATIVE}) { agent { id } } }"
 THREAD = "query ($id: ID!) { thread(id: $id) { status closedReason budget { exhausted } } }"
@@ -359,3 +360,18 @@ async def test_a_thread_has_the_tokens_that_are_set_and_what_is_done_to_it_holds
     assert too_many.code == "BUDGET_EXHAUSTED"
     assert held["budget"]["maxTokens"] == 501
     assert killed.code == "CONFLICT"
+
+
+async def test_who_may_report_and_not_read_is_not_shown_the_thread(admin: Person, store: Database) -> None:
+    thread = await talking(admin.client, "Ada", "Bob")
+    service, _ = await mint(admin, "COLLECT")
+    document = """mutation ($input: ReserveTokensInput!) { reserveTokens(input: $input) { %s } }"""
+    given = {"thread": thread, "tokens": 1, "idempotencyKey": "k"}
+
+    for asked in ("budget { thread { messages { nodes { payload } } } }", "reservation { budget { remaining } }"):
+        assert (await service.execute(document % asked, {"input": given})).codes == ["FORBIDDEN"]
+    assert await store.handle["reservations"].count_documents({}) == 0
+    held = await service.query(document % "reservation { id tokens } budget { remaining }", input=given)
+    assert held["reserveTokens"]["budget"]["remaining"] == 999
+    held = await admin.client.query(document % "budget { thread { status } }", input=given)
+    assert held["reserveTokens"]["budget"]["thread"]["status"] == "ACTIVE"
