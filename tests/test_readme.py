@@ -1,4 +1,4 @@
-"""The README's snippets run as they are printed, and its table is the settings'."""
+"""The snippets of the README and of the pages that it names run as they are printed; its table is the settings'."""
 
 import asyncio
 import json
@@ -14,10 +14,21 @@ from server.settings import Settings
 from tests.processes import ROOT, Server
 
 README = (ROOT / "README.md").read_text()
-# Those of the page, in order.
-SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def snippets(language: str, page: str) -> list[str]:
+    """Give the snippets of a page, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+SIGN_IN, ASK, REPORT, SHEET = snippets("sh", "README.md")
+(WATCH,) = snippets("python", "README.md")
+PRICE, COST = snippets("sh", "docs/prices.md")
+RUNS = snippets("sh", "docs/runs.md")
+(SPEND,) = snippets("sh", "docs/budgets.md")
+(ORGANISM,) = snippets("yaml", "docs/organism.md")
+RELOAD, MAKE_KEY, INJECT = snippets("sh", "docs/organism.md")
+(TAKE,) = snippets("python", "docs/organism.md")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +36,7 @@ async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server
     """Run the demo company, embedded database and all, as `make run` does."""
     data = tmp_path_factory.mktemp("demo")
     organism = data / "organism.yaml"
-    organism.write_text(YAML[0])
+    organism.write_text(ORGANISM)
     async with Server(None, "--demo", DATA_DIR=str(data), ORGANISM_FILE=str(organism)) as server:
         yield server
 
@@ -46,20 +57,20 @@ async def shell(script: str, server: Server, **environment: str) -> str:
     return output.decode()
 
 
-async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
-    sign_in, ask, report, price, cost, add, one, two, versions, figures, spend, reload, _, _, sheet = SHELL
-    token = (await shell(f'{sign_in}\necho "$TOKEN"', demo)).strip()
+async def test_the_snippets_run_as_they_are_printed(demo: Server) -> None:
+    add, one, two, versions, figures = RUNS
+    token = (await shell(f"{SIGN_IN}\nprintenv TOKEN", demo)).strip()
 
-    asked = json.loads(await shell(ask, demo, TOKEN=token))
-    reported = json.loads(await shell(report, demo, TOKEN=token))
-    again = json.loads(await shell(report, demo, TOKEN=token))
+    asked = json.loads(await shell(ASK, demo, TOKEN=token))
+    reported = json.loads(await shell(REPORT, demo, TOKEN=token))
+    again = json.loads(await shell(REPORT, demo, TOKEN=token))
 
-    priced = await shell(price, demo, TOKEN=token)
-    costed = json.loads(await shell(cost, demo, TOKEN=token))["data"]
+    priced = await shell(PRICE, demo, TOKEN=token)
+    costed = json.loads(await shell(COST, demo, TOKEN=token))["data"]
     runs = [json.loads(await shell(snippet, demo, TOKEN=token)) for snippet in (add, one, two, one, versions, figures)]
-    spent = json.loads(await shell(spend, demo, TOKEN=token))
-    reloaded = json.loads(await shell(reload, demo, TOKEN=token))
-    exported = await shell(sheet, demo, TOKEN=token)
+    spent = json.loads(await shell(SPEND, demo, TOKEN=token))
+    reloaded = json.loads(await shell(RELOAD, demo, TOKEN=token))
+    exported = await shell(SHEET, demo, TOKEN=token)
 
     assert exported.startswith("\ufeffname,description,")
     assert "Market Scout" in exported
@@ -120,12 +131,12 @@ async def test_the_snippets_run_in_the_order_of_the_page(demo: Server) -> None:
 
 
 async def test_the_subscription_hears_the_stored_alerts(demo: Server) -> None:
-    token = (await shell(f'{SHELL[0]}\necho "$TOKEN"', demo)).strip()
+    token = (await shell(f"{SIGN_IN}\nprintenv TOKEN", demo)).strip()
     query = '{"query": "{ alerts(first: 100) { totalCount nodes { cursor agent { name } } } }"}'
     ask = f"curl -s {demo.graphql} -H 'Content-Type: application/json' -H 'Authorization: Bearer {token}' -d '{query}'"
     alerts = json.loads(await shell(ask, demo))["data"]["alerts"]
     assert alerts["totalCount"] > 3
-    script = PYTHON[0].replace("ws://127.0.0.1:8000", demo.url.replace("http", "ws"))
+    script = WATCH.replace("ws://127.0.0.1:8000", demo.url.replace("http", "ws"))
 
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -144,13 +155,12 @@ async def test_the_subscription_hears_the_stored_alerts(demo: Server) -> None:
 
 
 async def test_an_agent_takes_its_messages(demo: Server) -> None:
-    token = (await shell(f'{SHELL[0]}\necho "$TOKEN"', demo)).strip()
-    make_key, inject = SHELL[-3:-1]
-    key = (await shell(f'{make_key}\necho "$AGENT_KEY"', demo, TOKEN=token)).strip()
-    script = PYTHON[-1].replace("ws://127.0.0.1:8000", demo.url.replace("http", "ws"))
+    token = (await shell(f"{SIGN_IN}\nprintenv TOKEN", demo)).strip()
+    key = (await shell(f"{MAKE_KEY}\nprintenv AGENT_KEY", demo, TOKEN=token)).strip()
+    script = TAKE.replace("ws://127.0.0.1:8000", demo.url.replace("http", "ws"))
 
-    sent = json.loads(await shell(inject, demo, TOKEN=token))["data"]["injectMessage"]["message"]
-    again = json.loads(await shell(inject, demo, TOKEN=token))["data"]["injectMessage"]["message"]
+    sent = json.loads(await shell(INJECT, demo, TOKEN=token))["data"]["injectMessage"]["message"]
+    again = json.loads(await shell(INJECT, demo, TOKEN=token))["data"]["injectMessage"]["message"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", script),
         env={**os.environ, "AGENT_KEY": key},
@@ -169,6 +179,15 @@ async def test_an_agent_takes_its_messages(demo: Server) -> None:
 def test_the_table_names_every_setting_as_the_code_does() -> None:
     for name, field in Settings.model_fields.items():
         assert f"| `{name.upper()}` | {field.description} |" in README
+
+
+def test_the_pages_that_are_named_are_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+
+    named = {page.parent / link for page in pages for link in re.findall(r"\]\(([^):#]+)[^):]*\)", page.read_text())}
+
+    assert len(named) > 8
+    assert [str(each) for each in sorted(named) if not each.exists()] == []
 
 
 def test_the_command_that_tests_run_by_is_the_readmes() -> None:
