@@ -10,13 +10,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from models.store.database import Database
+from models.store.database import Database, Key
 from tests import factories
 from tests.client import Client, GraphQLErrors
 from tests.processes import Server
 from tests.talking import COMPLETE, FAIL, KILL, STATES, Cast, Inbox, acknowledge, apart, fail
 
 NAME = "inbox_test"
+# More than one transaction can change before it has lasted too long.
+MANY = 15_000
 STORED = "query ($id: ID!) { node(id: $id) { ... on Message { delivery { status attempts error leasedUntil } } } }"
 EVERYBODY = """
 { agents(first: 50) { nodes { state queueDepth messageCount lastActivityAt currentThread { id } } } }
@@ -83,6 +85,32 @@ async def silence(inbox: Inbox) -> AsyncIterator[asyncio.Task[dict[str, Any]]]:
     waiting = asyncio.create_task(inbox.next())
     yield waiting
     assert not waiting.done()
+
+
+async def pile_up(cast: Cast, *, in_one_thread: bool) -> str:
+    """Have very many messages wait for Ear, as sending them would: in one thread, or each in its own."""
+    sent = await cast.send("Mouth", "Ear", {"n": 0}, thread={"key": "case"})
+    rows = cast.handle["messages"]
+    first = await rows.find_one({})
+    assert first is not None
+    if in_one_thread:
+        same = {name: value for name, value in first.items() if name not in {"head", "way", "due"}}
+        copies = [{**same, "_id": Key(), "number": first["number"] + 10**9 + n} for n in range(MANY)]
+    else:
+        copies = [{**first, "_id": Key(), "thread": Key(), "number": first["number"] - 1 - n} for n in range(MANY)]
+        whole = await cast.handle["threads"].find_one({})
+        assert whole is not None
+        await cast.handle["threads"].insert_many([{**whole, "_id": each["thread"], "key": None} for each in copies])
+    await rows.insert_many(copies, ordered=False)
+    await cast.handle["agent_activity"].update_one({"_id": first["recipient"]}, {"$inc": {"queued": MANY}})
+    thread: str = sent["thread"]["id"]
+    return thread
+
+
+async def until(cast: Cast, count: int, **where: Any) -> None:
+    """Wait until so many messages are so."""
+    while await cast.handle["messages"].count_documents(where) != count:  # noqa: ASYNC110  # another process does it
+        await asyncio.sleep(0.05)
 
 
 # ---------------------------------------------------------------- order, leases
@@ -351,6 +379,26 @@ async def test_pausing_races_with_sending_and_nothing_slips_through(cast: Cast, 
     assert (await cast.look("Ear"))["queueDepth"] == 0
 
 
+async def test_an_agent_is_paused_and_resumed_however_much_waits_for_it(cast: Cast, pair: Pair) -> None:
+    await pile_up(cast, in_one_thread=False)
+
+    async with elsewhere(cast, pair).inbox("Ear", most=1) as ear:
+        await ear.next()
+        assert (await cast.pause("Ear"))["state"] == "PAUSED"
+        # One is held, and the others are out of reach at once, though the last of them is put aside later.
+        async with silence(ear) as waiting:
+            await until(cast, 0, way={"$in": ["INBOX", "POST"]})
+            assert await cast.handle["messages"].count_documents({"attempts": {"$gt": 1}}) <= 1
+        assert (await cast.look("Ear"))["queueDepth"] == MANY + 1
+        await let_go(cast)
+        await until(cast, 0, status="LEASED")
+        assert (await cast.look("Ear"))["state"] == "PAUSED"
+
+        await cast.resume("Ear")
+        await waiting
+        await until(cast, MANY, way="INBOX")
+
+
 # ---------------------------------------------------------------- threads
 
 
@@ -376,6 +424,36 @@ async def test_a_killed_thread_withdraws_what_is_not_delivered(cast: Cast, pair:
         # The next thread goes on as ever.
         await cast.send("Mouth", "Ear", {"n": 7}, thread={"key": "another"})
         assert await ear.take() == {"n": 7}
+
+
+async def test_a_thread_is_killed_however_much_waits_in_it(cast: Cast) -> None:
+    thread = await pile_up(cast, in_one_thread=True)
+
+    async with cast.inbox("Ear") as ear:
+        held = await ear.next()
+        killed = (await cast.boss.client.query(KILL, thread=thread))["killThread"]["thread"]
+
+        assert killed["status"] == "KILLED"
+        assert await refused(ear.acknowledge(held)) == ("CONFLICT", "lease")
+        async with silence(ear) as waiting:
+            await until(cast, MANY + 1, status="WITHDRAWN")
+        looked = await cast.look("Ear")
+        assert (looked["state"], looked["queueDepth"], looked["currentThread"]) == ("IDLE", 0, None)
+        assert await cast.handle["messages"].count_documents({"$or": [{"way": {"$exists": True}}, {"open": True}]}) == 0
+        await cast.send("Mouth", "Ear", {"n": 7}, thread={"key": "another"})
+        assert (await waiting)["message"]["payload"] == {"n": 7}
+
+
+async def test_an_endpoint_that_changes_while_messages_are_sent_finds_them_all(cast: Cast) -> None:
+    keys = {row["name"]: row["_id"] async for row in cast.handle["agents"].find()}
+    await cast.send("Mouth", "Ear", {"n": 0}, thread={"key": "first"})
+    await cast.declare("Ear", peers=("Mouth",), endpoint="http://127.0.0.1:9/nobody")
+    activity = cast.handle["agent_activity"]
+
+    await activity.update_one({"_id": keys["Ear"]}, {"$set": {"unaligned_at": datetime.now(UTC)}})
+
+    await until(cast, 0, way="INBOX")
+    assert await activity.count_documents({"unaligned_at": {"$type": "date"}}) == 0
 
 
 async def test_a_completed_thread_delivers_what_was_sent(cast: Cast) -> None:
@@ -419,6 +497,20 @@ async def test_an_agents_state_follows_from_its_messages(cast: Cast) -> None:
     assert unseen["currentThread"] is None
     done = await cast.look("Ear")
     assert (done["state"], done["queueDepth"], done["currentThread"], done["messageCount"]) == ("IDLE", 0, None, 1)
+
+
+async def test_nobody_waits_for_an_answer_of_its_own_or_of_a_listener(cast: Cast) -> None:
+    await cast.add("Wall")
+    await cast.declare("Mouth", peers=("Mouth", "Wall", "Ear"))
+    await cast.declare("Wall")
+    await cast.handle["agents"].update_one({"name": "Wall"}, {"$set": {"declared.is_agent": False}})
+
+    await cast.send("Mouth", "Wall", {})
+    await cast.send("Mouth", "Mouth", {})
+    assert (await cast.look("Mouth"))["state"] == "IDLE"
+
+    await cast.send("Mouth", "Ear", {})
+    assert (await cast.look("Mouth"))["state"] == "WAITING"
 
 
 async def test_states_of_many_agents_take_one_read_each(cast: Cast, store: Database) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from models import agents
 from models.store import database
 from models.store.database import Database, Key, Session
@@ -102,6 +104,22 @@ async def test_a_raised_limit_warns_anew_and_retired_agents_and_listeners_are_no
     await tell(Crossing(thread, 90, 1800, 2000))
 
     assert [(name, each["limit"]) for name, each in await told(store)] == [("Mouth", 1000), ("Mouth", 2000)]
+
+
+@pytest.mark.parametrize("status", [ThreadStatus.KILLED, ThreadStatus.COMPLETED, ThreadStatus.FAILED])
+async def test_nobody_is_told_in_a_thread_that_has_ended(user: Person, store: Database, status: ThreadStatus) -> None:
+    for name in ("Ear", "Mouth"):
+        await user.client.query(CREATE, name=name)
+    thread = await opened("Mouth", "Ear")
+
+    async def end(session: Session) -> None:
+        row = await conversations.require(thread, session=session)
+        await conversations.close(row, status, reason=None, session=session)
+
+    await database.transaction(Thread, end)
+    await tell(Crossing(Scope(str(thread)), 90, 900))
+
+    assert await told(store) == []
 
 
 async def test_a_thread_is_exhausted_and_reopened(user: Person, store: Database) -> None:

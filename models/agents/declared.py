@@ -45,6 +45,12 @@ def is_part(agent: Mapping[str, Any]) -> bool:
     return declared is not None and declared["retired_at"] is None
 
 
+def is_agent(agent: Mapping[str, Any]) -> bool:
+    """Whether an agent, as stored, is none that is declared as a plain listener, which answers nobody."""
+    declared = agent.get("declared")
+    return declared is None or bool(declared["is_agent"])
+
+
 def is_retired(agent: Mapping[str, Any]) -> bool:
     """Whether an agent, as stored, was declared once and is no more: nothing may be sent to it."""
     declared = agent.get("declared")

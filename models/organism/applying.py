@@ -235,7 +235,7 @@ async def _keep_agents(
             )
             touched.append(row["_id"])
             if "endpoint" in changed:
-                moved.append({**row, "declared": said})
+                moved.append(row["_id"])
             kind = ChangeKind.CHANGED if is_member else ChangeKind.ADDED
             changes.append(Change(OrganismPart.AGENT, name, kind, changed if is_member else ()))
     gone = sorted(members - set(keys.values()))

@@ -23,7 +23,8 @@ class AgentActivity(Stored):
     """One agent's activity; its key is the agent's. Changed in the transaction of each message.
 
     `queued`: messages that are not delivered yet, `leased` of which are being handled; `messages`: all that it has sent
-    or been sent; `awaits`: from whom, in which thread, no answer to its last message has come yet, the latest hundred.
+    or been sent; `awaits`: from whom, in which thread, no answer to its last message has come yet, the latest hundred;
+    `unaligned_at`: since when its queues may not stand as its pause and its endpoint ask.
     """
 
     queued: int = 0
@@ -35,15 +36,24 @@ class AgentActivity(Stored):
     paused_at: datetime | None = None
     failed: bool = False
     awaits: list[dict[str, Key]] = []
+    unaligned_at: datetime | None = None
 
     class Settings:
         """Where it is stored."""
 
         name = "agent_activity"
-        indexes: ClassVar[list[IndexModel]] = [IndexModel([("awaits.thread", ASCENDING)], name="awaited in")]
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("awaits.thread", ASCENDING)], name="awaited in"),
+            IndexModel(
+                [("unaligned_at", ASCENDING)],
+                name="unaligned",
+                partialFilterExpression={"unaligned_at": {"$type": "date"}},
+            ),
+        ]
 
 
 _MOST_AWAITED: Final = 100
+_AT_ONCE: Final = 50
 
 # ---------------------------------------------------------------- reads
 
@@ -58,14 +68,23 @@ async def find(agent: Key, *, session: Session) -> Row | None:
     return await database.collection(AgentActivity).find_one({"_id": agent}, session=session)
 
 
+async def unaligned() -> Sequence[Key]:
+    """Find agents whose queues may not stand as they should; those first that have been so for longest."""
+    rows = database.collection(AgentActivity).find({"unaligned_at": {"$type": "date"}}, {"_id": 1})
+    return [row["_id"] async for row in rows.sort("unaligned_at", ASCENDING).limit(_AT_ONCE)]
+
+
 # ---------------------------------------------------------------- writes
 
 
-async def sent(agent: Key, *, message: Key, to: Key, thread: Key, session: Session) -> None:
-    """Note that an agent has sent a message: it awaits an answer."""
-    pair = {"thread": thread, "peer": to}
-    awaits = {"$slice": [{"$concatArrays": [_others(pair), [{**pair, "message": message}]]}, -_MOST_AWAITED]}
-    await _change(agent, {"messages": _more("messages", 1), "last_activity_at": "$$NOW", "awaits": awaits}, session)
+async def sent(agent: Key, *, message: Key, awaited: Key | None, thread: Key, session: Session) -> None:
+    """Note that an agent has sent a message; `awaited`: who is to answer it, None for nobody."""
+    changes: dict[str, Any] = {"messages": _more("messages", 1), "last_activity_at": "$$NOW"}
+    if awaited is not None:
+        pair = {"thread": thread, "peer": awaited}
+        latest = {"$concatArrays": [_others(pair), [{**pair, "message": message}]]}
+        changes["awaits"] = {"$slice": [latest, -_MOST_AWAITED]}
+    await _change(agent, changes, session)
 
 
 async def received(agent: Key, *, sender: Key | None, thread: Key, counted: bool, session: Session) -> Row:
@@ -76,15 +95,15 @@ async def received(agent: Key, *, sender: Key | None, thread: Key, counted: bool
     return await _change(agent, changes, session)
 
 
-async def handed(message: Row, *, session: Session) -> None:
-    """Note that a message was handed to its recipient."""
+async def handed(message: Row, *, session: Session) -> Row:
+    """Note that a message was handed to its recipient; gives its activity."""
     changes = {
         "leased": _more("leased", 1),
         "last_activity_at": "$$NOW",
         "current_thread": message["thread"],
         "current_message": message["_id"],
     }
-    await _change(message["recipient"], changes, session)
+    return await _change(message["recipient"], changes, session)
 
 
 async def taken_back(agent: Key, *, count: int, leased: int, failed: bool | None, session: Session) -> Row:
@@ -120,7 +139,18 @@ async def unanswered(agent: Key, *, message: Key, session: Session) -> None:
 
 async def set_paused(agent: Key, *, paused: bool, session: Session) -> None:
     """Note that an agent is paused, since when it was first, or that it is no longer."""
-    await _change(agent, {"paused_at": {"$ifNull": ["$paused_at", "$$NOW"]} if paused else None}, session)
+    paused_at = {"$ifNull": ["$paused_at", "$$NOW"]} if paused else None
+    await _change(agent, {"paused_at": paused_at, "unaligned_at": "$$NOW"}, session)
+
+
+async def unalign(agent: Key, *, session: Session) -> None:
+    """Note that its queues may not stand as they should; whoever puts something into one at that moment tries again."""
+    await _change(agent, {"unaligned_at": "$$NOW"}, session)
+
+
+async def aligned(agent: Key, *, session: Session) -> None:
+    """Note that its queues stand as they should."""
+    await _change(agent, {"unaligned_at": None}, session)
 
 
 # ---------------------------------------------------------------- rules

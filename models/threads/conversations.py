@@ -67,6 +67,8 @@ class Thread(Stored):
 
 NEWEST: Final = Order("created_at", descending=True)
 MOST_PARTICIPANTS: Final = 100
+GOING: Final = frozenset({ThreadStatus.ACTIVE, ThreadStatus.EXHAUSTED})
+"""What threads are that may take messages again, if they do not now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ Each function is one step of a transaction, and refuses before it writes.
 """
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from models import agents
@@ -18,10 +20,13 @@ from models.threads.sending import Terms
 
 _LONGEST_PAUSE_MS: Final = 60_000
 _AT_ONCE: Final = 200
+# So many messages are changed in one transaction: however long a queue is, it ends long before it may last no longer.
+_PORTION: Final = 500
 _DUE: Final = {"$expr": {"$lte": ["$due", "$$NOW"]}}
 # What only a message that is not delivered yet has.
 _OPEN_ONLY: Final = ["open", "head", "way", "due", "holder"]
 _NO_ANSWER: Final = "No answer within the lease."
+_KILLED: Final = "The thread was killed."
 
 # ---------------------------------------------------------------- reads
 
@@ -31,7 +36,7 @@ async def waits(agent: Key, *, holder: Key, most: int) -> bool:
     rows = database.collection(Message)
     if await rows.find_one({"recipient": agent, "head": True, "way": INBOX}, {"_id": 1}) is None:
         return False
-    held = {"recipient": agent, "head": True, "holder": holder, "status": DeliveryStatus.LEASED.value}
+    held = {"holder": holder, "status": DeliveryStatus.LEASED.value}
     return await rows.count_documents(held, limit=most) < most
 
 
@@ -41,7 +46,7 @@ async def due_for_post() -> bool:
 
 
 async def overdue() -> list[Key]:
-    """Find the messages whose lease has run out, or whose pause is over; those first that have been so for longest."""
+    """Find the messages that something is to be done about by now; those first that have waited for longest."""
     rows = database.collection(Message).find({"way": TIMED, **_DUE}, {"_id": 1}).sort("due", ASCENDING).limit(_AT_ONCE)
     return [row["_id"] async for row in rows]
 
@@ -77,10 +82,15 @@ async def hand_out(agent: Key | None, *, holder: Key, terms: Terms, session: Ses
     row = await database.collection(Message).find_one_and_update(
         where, leased, sort=[(first, ASCENDING)], return_document=ReturnDocument.AFTER, session=session
     )
-    if row is not None:
-        await activity.handed(row, session=session)
-        await conversations.handed(row, session=session)
-        await _tell(row, session=session)
+    if row is None:
+        return None
+    theirs = await activity.handed(row, session=session)
+    if theirs["paused_at"] is not None:
+        # The pause has not come to the whole of its queues yet.
+        await _put_back(row, pause_ms=0, error=row["error"], lease=None, attempts=row["attempts"] - 1, session=session)
+        return None
+    await conversations.handed(row, session=session)
+    await _tell(row, session=session)
     return row
 
 
@@ -124,11 +134,13 @@ async def fail(
 
 
 async def expire(message: Key, *, terms: Terms, session: Session) -> None:
-    """Do what is due for a message: end a lease that has run out, or end the pause after a failure."""
+    """Do what is due for a message: end a lease that has run out, or a pause; withdraw more of its thread."""
     row = await database.collection(Message).find_one({"_id": message, "way": TIMED, **_DUE}, session=session)
     if row is None:
         return
-    if row["status"] == DeliveryStatus.PENDING:
+    if row.get("head") is None:
+        await _withdraw_more(row["thread"], session=session)
+    elif row["status"] == DeliveryStatus.PENDING:
         await _put_back(row, pause_ms=0, error=row["error"], lease=row["lease"], session=session)
     elif row["attempts"] >= terms.attempts:
         error = f"{_NO_ANSWER} It was handed out {row['attempts']} times."
@@ -137,21 +149,14 @@ async def expire(message: Key, *, terms: Terms, session: Session) -> None:
         await _put_back(row, pause_ms=0, error=_NO_ANSWER, lease=None, session=session)
 
 
-async def withdraw(thread: Key, *, reason: str, session: Session) -> None:
-    """Withdraw all messages of a thread that are not delivered; their leases are void."""
-    where = {"thread": thread, "open": True}
-    leased = {"$sum": {"$cond": [{"$eq": ["$status", DeliveryStatus.LEASED.value]}, 1, 0]}}
-    by_recipient: list[Row] = [
-        {"$match": where},
-        {"$group": {"_id": "$recipient", "count": {"$sum": 1}, "leased": leased}},
-        {"$sort": {"_id": 1}},
-    ]
-    found = await database.aggregate(Message, by_recipient, session=session)
-    await database.collection(Message).update_many(
-        where, _closed(DeliveryStatus.WITHDRAWN, error=reason), session=session
-    )
-    for each in found:
-        await activity.taken_back(each["_id"], count=each["count"], leased=each["leased"], failed=None, session=session)
+async def withdraw(thread: Key, *, session: Session) -> None:
+    """Withdraw the messages of a thread that are not delivered; their leases are void.
+
+    At once those that are or could be handed out, one for each who takes part; what waits behind them by portions.
+    """
+    heads = {"thread": thread, "open": True, "head": True}
+    await _withdraw(await _found(heads, session=session), session=session)
+    await _withdraw_more(thread, session=session)
 
 
 async def hold(agent: Key, *, session: Session) -> None:
@@ -159,26 +164,31 @@ async def hold(agent: Key, *, session: Session) -> None:
     theirs = await activity.find(agent, session=session)
     if theirs is None or theirs["paused_at"] is None:
         await activity.set_paused(agent, paused=True, session=session)
-        await database.collection(Message).update_many(
-            {"recipient": agent, "head": True}, {"$unset": {"way": ""}}, session=session
-        )
+        await _align(agent, session=session)
         await events.append(EventKind.AGENT, agents=[agent], status="PAUSED", session=session)
 
 
-async def release(agent: Row, *, session: Session) -> None:
+async def release(agent: Key, *, session: Session) -> None:
     """Resume an agent: what waits is handed out, in the order in which it was sent."""
-    theirs = await activity.find(agent["_id"], session=session)
+    theirs = await activity.find(agent, session=session)
     if theirs is not None and theirs["paused_at"] is not None:
-        await activity.set_paused(agent["_id"], paused=False, session=session)
-        await _route(agent, session=session)
-        await events.append(EventKind.AGENT, agents=[agent["_id"]], status="RESUMED", session=session)
+        await activity.set_paused(agent, paused=False, session=session)
+        await _align(agent, session=session)
+        await events.append(EventKind.AGENT, agents=[agent], status="RESUMED", session=session)
 
 
-async def reroute(agent: Row, *, session: Session) -> None:
+async def reroute(agent: Key, *, session: Session) -> None:
     """Have messages find an agent by its endpoint, or by its inbox, after that has changed."""
-    theirs = await activity.find(agent["_id"], session=session)
-    if theirs is not None and theirs["paused_at"] is None:
-        await _route(agent, session=session)
+    await activity.unalign(agent, session=session)
+
+
+async def align(agent: Key, *, session: Session) -> None:
+    """Go on with the queues of an agent that do not stand as its pause and its endpoint ask."""
+    found = await _align(agent, session=session)
+    row = await messages.find(found[0], session=session) if found else None
+    if row is not None and row.get("way") == INBOX:
+        # Whoever waits at its inbox looks again.
+        await _tell(row, session=session)
 
 
 # ---------------------------------------------------------------- rules
@@ -219,8 +229,10 @@ async def _finish(row: Row, status: DeliveryStatus, *, error: str | None, sessio
     return after
 
 
-async def _put_back(row: Row, *, pause_ms: int, error: str | None, lease: Key | None, session: Session) -> Row:
-    """Put a message that nobody holds any more back at the head of its queue."""
+async def _put_back(
+    row: Row, *, pause_ms: int, error: str | None, lease: Key | None, attempts: int | None = None, session: Session
+) -> Row:
+    """Put a message that nobody holds any more back at the head of its queue; `attempts`: where that changes too."""
     theirs = await activity.taken_back(
         row["recipient"],
         count=0,
@@ -234,24 +246,65 @@ async def _put_back(row: Row, *, pause_ms: int, error: str | None, lease: Key | 
         "leased_until": None,
         "lease": lease,
         "error": {"$literal": error},
+        "attempts": row["attempts"] if attempts is None else attempts,
     }
+    gone = ["holder", "way"]
     if theirs["paused_at"] is None:
         way = putting.way_of(await _agent(row["recipient"], session=session))
         change["way"] = TIMED if pause_ms and way == INBOX else way
+        gone = ["holder"]
     await conversations.stirred(row["thread"], session=session)
     after = await database.change_and_read(
-        database.collection(Message), {"_id": row["_id"]}, [{"$set": change}, {"$unset": "holder"}], session=session
+        database.collection(Message), {"_id": row["_id"]}, [{"$set": change}, {"$unset": gone}], session=session
     )
     await _tell(after, session=session)
     return after
 
 
-async def _route(agent: Row, *, session: Session) -> None:
-    way = putting.way_of(agent)
-    is_held = {"$eq": ["$status", DeliveryStatus.LEASED.value]}
-    waits = is_held if way == POST else {"$or": [is_held, {"$gt": ["$due", "$$NOW"]}]}
-    change: list[Row] = [{"$set": {"way": {"$cond": [waits, TIMED, way]}}}]
-    await database.collection(Message).update_many({"recipient": agent["_id"], "head": True}, change, session=session)
+async def _align(agent: Key, *, session: Session) -> Sequence[Key]:
+    """Have a portion of its queues stand as they should; gives the messages that changed."""
+    theirs = await activity.find(agent, session=session)
+    if theirs is None or theirs["unaligned_at"] is None:
+        return []
+    paused = theirs["paused_at"] is not None
+    way = None if paused else putting.way_of(await _agent(agent, session=session))
+    others = [each for each in (None, INBOX, POST) if each != way]
+    where = {"recipient": agent, "head": True, "way": {"$in": others}}
+    keys = [row["_id"] for row in await _found(where, most=_PORTION, session=session)]
+    if keys:
+        later = {"$and": [way == INBOX, {"$gt": ["$due", "$$NOW"]}]}
+        change: Row = {"$unset": "way"} if paused else {"$set": {"way": {"$cond": [later, TIMED, way]}}}
+        await database.collection(Message).update_many({"_id": {"$in": keys}}, [change], session=session)
+    if len(keys) < _PORTION:
+        await activity.aligned(agent, session=session)
+    return keys
+
+
+async def _found(where: Row, *, most: int = 0, session: Session) -> Sequence[Row]:
+    rows = database.collection(Message).find(where, {"recipient": 1, "status": 1}, session=session)
+    return [row async for row in rows.limit(most)]
+
+
+async def _withdraw_more(thread: Key, *, session: Session) -> None:
+    found = await _found({"thread": thread, "open": True}, most=_PORTION + 1, session=session)
+    await _withdraw(found[:_PORTION], session=session)
+    for row in found[_PORTION:]:
+        # Whoever looks for what is due goes on from here.
+        more: list[Row] = [{"$set": {"way": TIMED, "due": "$$NOW"}}]
+        await database.collection(Message).update_one({"_id": row["_id"]}, more, session=session)
+
+
+async def _withdraw(found: Sequence[Row], *, session: Session) -> None:
+    if not found:
+        return
+    change = _closed(DeliveryStatus.WITHDRAWN, error=_KILLED)
+    await database.collection(Message).update_many(
+        {"_id": {"$in": [row["_id"] for row in found]}}, change, session=session
+    )
+    count = Counter(row["recipient"] for row in found)
+    leased = Counter(row["recipient"] for row in found if row["status"] == DeliveryStatus.LEASED)
+    for agent in sorted(count):
+        await activity.taken_back(agent, count=count[agent], leased=leased[agent], failed=None, session=session)
 
 
 async def _agent(agent: Key, *, session: Session) -> Row:

@@ -61,7 +61,12 @@ class Message(Stored):
                 partialFilterExpression={"open": True},
             ),
             IndexModel(
-                [("recipient", ASCENDING), ("number", ASCENDING)], name="heads", partialFilterExpression={"head": True}
+                [("recipient", ASCENDING), ("way", ASCENDING), ("number", ASCENDING)],
+                name="heads by way",
+                partialFilterExpression={"head": True},
+            ),
+            IndexModel(
+                [("holder", ASCENDING)], name="held", partialFilterExpression={"status": DeliveryStatus.LEASED.value}
             ),
             IndexModel(
                 [("way", ASCENDING), ("due", ASCENDING)], name="due", partialFilterExpression={"way": {"$exists": True}}
@@ -74,7 +79,8 @@ POST: Final = "POST"
 INBOX: Final = "INBOX"
 """It waits for a subscriber of its recipient's inbox."""
 TIMED: Final = "TIMED"
-"""A subscriber holds it, or it is to be tried again later: nothing is done before it is due."""
+"""It is held, or to be tried again later, or the rest of its thread is to be withdrawn: nothing is done before it is
+due."""
 
 
 NEWEST: Final = Order("number", descending=True)

@@ -18,8 +18,6 @@ from models.threads.conversations import ThreadStatus
 from models.threads.messages import Message
 from models.threads.sending import Letter, Terms
 
-_OPEN = frozenset({ThreadStatus.ACTIVE, ThreadStatus.EXHAUSTED})
-
 
 class ReasonFields(BaseModel):
     """What people and agents say of why something failed, or was ended."""
@@ -103,10 +101,15 @@ class Messaging:
         return await self._steps.run(step)
 
     async def sweep(self) -> int:
-        """Have leases end that have run out, and pauses that are over; gives how many."""
-        keys = await delivery.overdue()
-        await asyncio.gather(*(self._steps.run(partial(self._expire, key)) for key in keys))
-        return len(keys)
+        """Do what is due for messages, and go on with queues that do not stand as they should; gives how many."""
+        steps = [partial(self._expire, key) for key in await delivery.overdue()]
+        steps += [partial(self._align, key) for key in await activity.unaligned()]
+        await asyncio.gather(*(self._steps.run(step) for step in steps))
+        return len(steps)
+
+    @staticmethod
+    async def _align(agent: Key, session: Session) -> None:
+        await delivery.align(agent, session=session)
 
     async def _expire(self, message: Key, session: Session) -> None:
         await delivery.expire(message, terms=self._terms, session=session)
@@ -124,8 +127,7 @@ class Messaging:
         agent = await agents.require(ref, field="agent")
 
         async def step(session: Session) -> None:
-            # Read again: its endpoint may have changed meanwhile.
-            await delivery.release(await agents.require(agent["_id"], field="agent", session=session), session=session)
+            await delivery.release(agent["_id"], session=session)
 
         await self._steps.run(step)
         return agent
@@ -142,7 +144,7 @@ class Messaging:
         row = await conversations.require(thread, field="thread", session=session)
         if row["status"] == ThreadStatus.KILLED:
             return row
-        await delivery.withdraw(thread, reason="The thread was killed.", session=session)
+        await delivery.withdraw(thread, session=session)
         await activity.answered_by_nobody(thread, session=session)
         return await conversations.close(row, ThreadStatus.KILLED, reason=reason, session=session)
 
@@ -160,7 +162,7 @@ class Messaging:
                 raise NotFound("There is no such thread for you.", field="thread")
             if row["status"] == status:
                 return row
-            if row["status"] not in _OPEN:
+            if row["status"] not in conversations.GOING:
                 raise Conflict(f"This thread is {row['status']} already.", field="thread")
             await activity.answered_by_nobody(thread, session=session)
             return await conversations.close(row, status, reason=said, session=session)

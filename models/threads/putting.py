@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from models.agents import declared
 from models.store import database
 from models.store.database import Key, Row, Session
 from models.store.outbox import DeliveryStatus
@@ -44,7 +45,8 @@ async def put(draft: Draft, thread: Row, *, session: Session) -> Row:
     )
     await conversations.joined(thread, agents, session=session)
     if draft.sender is not None:
-        await activity.sent(draft.sender, message=draft.key, to=recipient, thread=thread["_id"], session=session)
+        awaited = recipient if recipient != draft.sender and declared.is_agent(draft.recipient) else None
+        await activity.sent(draft.sender, message=draft.key, awaited=awaited, thread=thread["_id"], session=session)
     theirs = await activity.received(
         recipient, sender=draft.sender, thread=thread["_id"], counted=draft.sender != recipient, session=session
     )

@@ -38,15 +38,15 @@ class Crossing(Protocol):
 async def tell(crossings: Sequence[Crossing], *, session: Session) -> None:
     """Put a message in the inbox of each agent of each thread, once for each (thread, limit, percent, agent).
 
-    The payload is {severity, percent, used, left, limit}, in tokens. A thread that is not there is passed over, and so
-    are plain listeners, who spend nothing, and agents that are gone.
+    The payload is {severity, percent, used, left, limit}, in tokens. A thread that is not there, or has ended, is
+    passed over, and so are plain listeners, who spend nothing, and agents that are gone.
     """
     for crossing in crossings:
         key = Key(crossing.scope.key)
         thread = await conversations.find(key, session=session)
-        for agent in thread["participants"] if thread else ():
+        for agent in thread["participants"] if thread and thread["status"] in conversations.GOING else ():
             recipient = await agents.find(agent, session=session)
-            if recipient is None or declared.is_retired(recipient) or not _spends(recipient):
+            if recipient is None or declared.is_retired(recipient) or not declared.is_agent(recipient):
                 continue
             message = messages.key_of(f"{SENDER}:{agent}", f"{key}:{crossing.limit}:{crossing.percent}")
             if await messages.find(message, session=session) is None:
@@ -63,11 +63,6 @@ async def tell(crossings: Sequence[Crossing], *, session: Session) -> None:
                 )
                 thread = await conversations.require(key, session=session)
                 await putting.put(draft, thread, session=session)
-
-
-def _spends(agent: object) -> bool:
-    said = agent.get("declared") if isinstance(agent, dict) else None
-    return said is None or bool(said["is_agent"])
 
 
 def _payload(crossing: Crossing) -> str:
