@@ -155,7 +155,8 @@ class ThreadMutations:
     async def kill_thread(self, info: Info, input: KillThreadInput) -> KillThreadPayload | None:
         """Stop a thread, on every process at once, whatever its status.
 
-        What is not delivered is withdrawn, leases are void, nothing can be sent or reserved in it any more.
+        Leases are void, nothing can be sent or reserved in it any more. What is not delivered is withdrawn: none of it
+        is handed out; where thousands of messages wait, the last are WITHDRAWN some seconds later.
         """
         row = await info.context.services.messaging.kill(
             nodes.decode(input.thread, "Thread", field="thread"), reason=input.reason

@@ -251,6 +251,23 @@ async def test_an_agent_that_loses_its_endpoint_fetches_what_it_was_not_posted(c
     assert endpoint.posts == []
 
 
+async def test_an_endpoint_that_does_not_answer_holds_up_nobody_else(cast: Cast, endpoint: Endpoint) -> None:
+    await cast.declare("Mouth", endpoint=f"{endpoint.url}/mouth")
+    answering = asyncio.Event()
+    endpoint.answers = [answering] * 1000
+    # More than both servers post at once.
+    for _ in range(6):
+        await asyncio.gather(*(cast.inject("Ear", {}) for _ in range(40)))
+
+    await cast.inject("Mouth", {})
+    async with asyncio.timeout(PATIENCE_SECONDS), endpoint.arrived:
+        await endpoint.arrived.wait_for(lambda: any(post["recipient"]["name"] == "Mouth" for post in endpoint.posts))
+    assert len(endpoint.posts) <= 2 * 20 + 1
+
+    answering.set()
+    await endpoint.until(241)
+
+
 async def test_an_endpoint_within_our_own_network_is_not_posted_to(
     mongodb_uri: str, store: Database, session: aiohttp.ClientSession, endpoint: Endpoint
 ) -> None:

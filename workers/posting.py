@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,6 +24,8 @@ from workers.delivery import NotTaken
 log = structlog.get_logger()
 
 _AT_ONCE: Final = 100
+# So many of them to one agent: where nobody answers, the others go on.
+_TO_ONE: Final = 20
 _PATIENCE_S: Final = 10.0
 _LAST_WORDS_S: Final = 2.0
 _OF_THE_LEASE: Final = 0.8
@@ -42,6 +46,7 @@ class Posting:
         self._holder = Key()
         self._tasks: list[asyncio.Task[None]] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._load: Counter[Key] = Counter()
 
     async def __aenter__(self) -> Self:
         self._tasks = [
@@ -77,18 +82,21 @@ class Posting:
         stirred = self._messaging.stirred
         stirred.clear()
         while len(self._sending) < _AT_ONCE:
-            row = await self._messaging.hand_out(None, holder=self._holder)
+            busy = [agent for agent, count in self._load.items() if count >= _TO_ONE]
+            row = await self._messaging.hand_out(None, holder=self._holder, busy=busy)
             if row is None:
                 break
+            self._load[row["recipient"]] += 1
             task = asyncio.create_task(self._send(row))
             self._sending.add(task)
-            task.add_done_callback(self._sent)
+            task.add_done_callback(partial(self._sent, row["recipient"]))
         # Not wait_for: in Python 3.11 it loses a cancellation that meets the event, and the process would not stop.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._every_s):
                 await stirred.wait()
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
+    def _sent(self, recipient: Key, task: asyncio.Task[None]) -> None:
+        self._load -= Counter([recipient])
         self._sending.discard(task)
         self._messaging.stirred.set()
 

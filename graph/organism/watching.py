@@ -118,7 +118,7 @@ async def happening(context: Context, watched: Watched, *, after: str | None) ->
     start = _number(after) if after is not None else None
     # The number first: what changes after it is told, whether or not the snapshot has it already.
     now = await events.last()
-    if start is None or not await events.reach_back_to(start):
+    if start is None or start > now or not await events.reach_back_to(start):
         start = now
         yield OrganismEvent(
             row=await _snapshot(watched),

@@ -125,7 +125,7 @@ async def updates(context: Context, identifier: str, *, after: str | None) -> As
     row = await conversations.find(thread)
     if row is None or not may_read(context, row["participants"]):
         raise NotFound("There is no such thread for you.", field="thread")
-    if start is None or not await events.reach_back_to(start):
+    if start is None or start > now or not await events.reach_back_to(start):
         start = now
         yield ThreadUpdate(
             thread_key=thread,

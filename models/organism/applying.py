@@ -245,8 +245,7 @@ async def _keep_agents(
         touched.append(row["_id"])
     if writes:
         await rows.bulk_write(writes, session=session)
-    for agent in moved:
-        await delivery.reroute(agent, session=session)
+    await delivery.reroute(moved, session=session)
     return keys, changes, touched
 
 

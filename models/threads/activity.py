@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 
 from models.enums import DescribedEnum
 from models.store import database
-from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored
+from models.store.database import ASCENDING, IndexModel, Key, Row, Session, Stored, UpdateOne
 
 
 class AgentState(DescribedEnum):
@@ -143,9 +143,12 @@ async def set_paused(agent: Key, *, paused: bool, session: Session) -> None:
     await _change(agent, {"paused_at": paused_at, "unaligned_at": "$$NOW"}, session)
 
 
-async def unalign(agent: Key, *, session: Session) -> None:
-    """Note that its queues may not stand as they should; whoever puts something into one at that moment tries again."""
-    await _change(agent, {"unaligned_at": "$$NOW"}, session)
+async def unalign(agents: Sequence[Key], *, session: Session) -> None:
+    """Note that their queues may not stand as they should; whoever puts something into one just then tries again."""
+    change = [*_born(), {"$set": {"unaligned_at": "$$NOW"}}]
+    writes = [UpdateOne({"_id": agent}, change, upsert=True) for agent in agents]
+    if writes:
+        await database.collection(AgentActivity).bulk_write(writes, ordered=False, session=session)
 
 
 async def aligned(agent: Key, *, session: Session) -> None:
@@ -170,12 +173,14 @@ def state(activity: Row | None) -> AgentState:
 
 
 async def _change(agent: Key, changes: Mapping[str, Any], session: Session) -> Row:
-    fields = AgentActivity.model_construct().model_dump(exclude={"id", "revision_id"})
-    born = {name: {"$ifNull": [f"${name}", value]} for name, value in fields.items()}
     return await database.change_and_read(
-        database.collection(AgentActivity), {"_id": agent}, [{"$set": born}, {"$set": changes}], upsert=True,
-        session=session,
-    )  # fmt: skip
+        database.collection(AgentActivity), {"_id": agent}, [*_born(), {"$set": changes}], upsert=True, session=session
+    )
+
+
+def _born() -> list[Row]:
+    fields = AgentActivity.model_construct().model_dump(exclude={"id", "revision_id"})
+    return [{"$set": {name: {"$ifNull": [f"${name}", value]} for name, value in fields.items()}}]
 
 
 def _more(figure: str, count: int) -> Mapping[str, Any]:

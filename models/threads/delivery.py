@@ -5,7 +5,7 @@ Each function is one step of a transaction, and refuses before it writes.
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from models import agents
@@ -40,9 +40,9 @@ async def waits(agent: Key, *, holder: Key, most: int) -> bool:
     return await rows.count_documents(held, limit=most) < most
 
 
-async def due_for_post() -> bool:
-    """Whether a message is due to be posted."""
-    return await database.collection(Message).find_one({"way": POST, **_DUE}, {"_id": 1}) is not None
+async def due_for_post(*, busy: Collection[Key]) -> bool:
+    """Whether a message is due to be posted to anybody but those who are `busy`."""
+    return await database.collection(Message).find_one(_to_post(busy), {"_id": 1}) is not None
 
 
 async def overdue() -> list[Key]:
@@ -54,13 +54,15 @@ async def overdue() -> list[Key]:
 # ---------------------------------------------------------------- writes
 
 
-async def hand_out(agent: Key | None, *, holder: Key, terms: Terms, session: Session) -> Row | None:
+async def hand_out(
+    agent: Key | None, *, holder: Key, busy: Collection[Key], terms: Terms, session: Session
+) -> Row | None:
     """Lease a message to `holder`: the first that waits in an agent's inbox, or for None one that is due to be posted.
 
     Gives None where there is none. No other holder gets it before the lease has ended.
     """
     if agent is None:
-        where: dict[str, Any] = {"way": POST, **_DUE}
+        where = _to_post(busy)
         first = "due"
     else:
         where = {"recipient": agent, "head": True, "way": INBOX}
@@ -177,9 +179,9 @@ async def release(agent: Key, *, session: Session) -> None:
         await events.append(EventKind.AGENT, agents=[agent], status="RESUMED", session=session)
 
 
-async def reroute(agent: Key, *, session: Session) -> None:
-    """Have messages find an agent by its endpoint, or by its inbox, after that has changed."""
-    await activity.unalign(agent, session=session)
+async def reroute(agents: Sequence[Key], *, session: Session) -> None:
+    """Have messages find agents by their endpoint, or by their inbox, after that has changed."""
+    await activity.unalign(agents, session=session)
 
 
 async def align(agent: Key, *, session: Session) -> None:
@@ -192,6 +194,11 @@ async def align(agent: Key, *, session: Session) -> None:
 
 
 # ---------------------------------------------------------------- rules
+
+
+def _to_post(busy: Collection[Key]) -> dict[str, Any]:
+    others = {"recipient": {"$nin": list(busy)}} if busy else {}
+    return {"way": POST, **_DUE, **others}
 
 
 async def _require(message: Key, agent: Key | None, *, session: Session) -> Row:

@@ -69,7 +69,10 @@ class Message(Stored):
                 [("holder", ASCENDING)], name="held", partialFilterExpression={"status": DeliveryStatus.LEASED.value}
             ),
             IndexModel(
-                [("way", ASCENDING), ("due", ASCENDING)], name="due", partialFilterExpression={"way": {"$exists": True}}
+                # By recipient last: those of one who is busy are passed over without a look at them.
+                [("way", ASCENDING), ("due", ASCENDING), ("recipient", ASCENDING)],
+                name="due for whom",
+                partialFilterExpression={"way": {"$exists": True}},
             ),
         ]
 

@@ -1,7 +1,7 @@
 """Messages between agents: sent, handed out, answered, paused and stopped; the one door for resolvers and workers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -67,21 +67,26 @@ class Messaging:
             return checked
         return await self._steps.run(lambda session: sending.send(checked, terms=self._terms, session=session))
 
-    async def hand_out(self, agent: Key | None, *, holder: Key, most: int = 1) -> Row | None:
+    async def hand_out(
+        self, agent: Key | None, *, holder: Key, most: int = 1, busy: Collection[Key] = ()
+    ) -> Row | None:
         """Lease the next message of an agent's inbox, or for None one that is due to be posted; None without any.
 
-        An inbox gives `holder` none while it holds `most` without an answer.
+        None is posted to agents that are `busy`. An inbox gives `holder` none while it holds `most` without an answer.
         """
         # Looked for first: mostly there is nothing, and a transaction would be in the way of others.
         there_is = (
-            await delivery.due_for_post() if agent is None else await delivery.waits(agent, holder=holder, most=most)
+            await delivery.due_for_post(busy=busy)
+            if agent is None
+            else await delivery.waits(agent, holder=holder, most=most)
         )
         if not there_is:
             return None
-        return await self._steps.run(partial(self._hand_out, agent, holder))
 
-    async def _hand_out(self, agent: Key | None, holder: Key, session: Session) -> Row | None:
-        return await delivery.hand_out(agent, holder=holder, terms=self._terms, session=session)
+        async def step(session: Session) -> Row | None:
+            return await delivery.hand_out(agent, holder=holder, busy=busy, terms=self._terms, session=session)
+
+        return await self._steps.run(step)
 
     async def acknowledge(self, message: Key, *, lease: Key, agent: Key | None) -> Row:
         """Note that a message was taken. Raises as `delivery.acknowledge`."""
