@@ -97,7 +97,7 @@ class RunInput:
     task_id: ID | None = None
     """The task that it worked on; your identifier, not ours."""
     time_taken: str | None = None
-    """How long it took: `5m30s`, `1h2m3.5s`, `350ms` as Go writes it, or `PT5M30S` as ISO 8601 does."""
+    """How long it took, at most 366 days: `5m30s`, `1h2m3.5s` as Go writes it, or `PT5M30S` as ISO 8601 does."""
     duration_ms: BigInt | None = None
     """The same in milliseconds. Sent with `timeTaken`, both must say the same. Not kept of a run that is RUNNING."""
     initiator: str | None = None
@@ -107,7 +107,8 @@ class RunInput:
     models: list[str] | None = None
     """The models that it asked, at most 100."""
     cost: Decimal | None = None
-    """Its cost in US dollars, rounded to the nanodollar. It is the version's spend, and not usage: events are."""
+    """Its cost in US dollars, 0 to 1,000,000, rounded to the nanodollar. It is the version's spend, and no
+    usage: events are."""
 
     def read(self) -> ReportedRun | Outcome:
         """Turn it into a run; a duration that cannot be read refuses it."""

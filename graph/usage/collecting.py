@@ -76,8 +76,8 @@ class UsageEventInput:
     reasoning_tokens: BigInt | None = None
     """Completion tokens spent on reasoning; a part of `completionTokens`, priced apart where the table does so."""
     cost: Decimal | None = None
-    """Cost in US dollars, rounded to the nanodollar. When left out, it is calculated from the price table for the
-    model, the provider and `at` (`Price` says how); without a price there it is unknown, not zero."""
+    """Cost in US dollars, 0 to 1,000,000, rounded to the nanodollar. When left out, it is calculated from the price
+    table for the model, the provider and `at` (`Price` says how); without a price there it is unknown, not zero."""
     latency_ms: int | None = None
     """Duration of this call in milliseconds, retries before it not included."""
     conversation: ID | None = None
