@@ -187,7 +187,9 @@ class ThreadSubscriptions:
         self,
         info: Info,
         agent: Annotated[AgentBy, strawberry.argument(description="Whose; an agent's key reads its own.")],
-        most: Annotated[int, strawberry.argument(description="Messages at a time without an answer, 1 to 100.")] = 10,
+        max_unacknowledged: Annotated[
+            int, strawberry.argument(description="Messages at a time without an answer, 1 to 100.")
+        ] = 10,
     ) -> AsyncGenerator[InboxItem, None]:
         """Receive an agent's messages, each with a lease: answer by `acknowledgeMessage` or `failMessage` within it.
 
@@ -195,8 +197,8 @@ class ThreadSubscriptions:
         comes at least once: again when its lease ends without an answer, with another lease. Of several subscribers
         each gets other messages. An agent with an endpoint gets none here.
         """
-        key = await inbox_of(info.context, agent, most=most)
-        async for row in info.context.services.inboxes.items(key, most=most):
+        key = await inbox_of(info.context, agent, most=max_unacknowledged)
+        async for row in info.context.services.inboxes.items(key, most=max_unacknowledged):
             yield InboxItem.of(row)
 
     @subscription(allow=readers)

@@ -23,8 +23,8 @@ parent { id } delivery { status attempts deliveredAt leasedUntil error }
 INJECT = f"mutation ($input: InjectMessageInput!) {{ injectMessage(input: $input) {{ message {{ {MESSAGE} }} }} }}"
 SEND = f"mutation ($input: SendMessageInput!) {{ sendMessage(input: $input) {{ message {{ {MESSAGE} }} }} }}"
 INBOX = f"""
-subscription ($agent: AgentBy!, $most: Int! = 10) {{
-  inbox(agent: $agent, most: $most) {{ lease leaseExpiresAt attempt message {{ {MESSAGE} }} }}
+subscription ($agent: AgentBy!, $maxUnacknowledged: Int! = 10) {{
+  inbox(agent: $agent, maxUnacknowledged: $maxUnacknowledged) {{ lease leaseExpiresAt attempt message {{ {MESSAGE} }} }}
 }}
 """
 ACKNOWLEDGE = f"""
@@ -115,7 +115,7 @@ class Cast:
     async def inbox(self, name: str, *, most: int = 10, client: Client | None = None) -> AsyncIterator["Inbox"]:
         """Receive an agent's messages; by default over its own key."""
         speaking = client or self.clients[name]
-        async with speaking.subscribe(INBOX, agent={"name": name}, most=most) as events:
+        async with speaking.subscribe(INBOX, agent={"name": name}, maxUnacknowledged=most) as events:
             yield Inbox(speaking, events)
 
     async def look(self, name: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ OPEN = {"login", "refreshSession"}
 WATCHED: dict[str, tuple[str, str]] = {
     "thresholdAlerts": ('thresholdAlerts(after: "rubbish") { id }', "uar"),
     "activity": ('activity(after: "rubbish") { cursor }', "uar"),
-    "inbox": (f"inbox(agent: {BY}, most: 0) {{ lease }}", "aog"),
+    "inbox": (f"inbox(agent: {BY}, maxUnacknowledged: 0) {{ lease }}", "aog"),
     "organismEvents": ('organismEvents(after: "rubbish") { at }', "ao"),
     "threadUpdates": ('threadUpdates(thread: "rubbish") { cursor }', "uar"),
 }

@@ -59,7 +59,7 @@ _item = reader(
 async def inbox_of(context: Context, by: AgentBy, *, most: int) -> Key:
     """Find the agent whose inbox is asked for. Raises `Forbidden` for that of another agent, and `BadInput`."""
     if not 1 <= most <= pages.MOST:
-        raise BadInput.at("most", f"`most` lies between 1 and {pages.MOST}.")
+        raise BadInput.at("max_unacknowledged", f"`maxUnacknowledged` lies between 1 and {pages.MOST}.")
     own, ref = context.viewer.agent, by.ref("agent")
     if own is None:
         return await graph.agents.key_of(by, field="agent")
