@@ -1,4 +1,4 @@
-"""A believable company: people, some 60 agents over all disciplines, 90 days of usage, ratings, alerts and runs."""
+"""A believable company: people, some 60 agents, 90 days of usage, ratings, alerts, runs and threads."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from models.store.database import Key
 from models.usage.counting import Batch
 from models.usage.events import Event
 from models.users import Role
-from server import demo_runs
+from server import demo_runs, demo_threads
 
 ADMIN: Final = ("admin@agenthub.com", "admin123", "Ada Admin")
 USER: Final = ("test@example.com", "testpass123", "Toni Test")
@@ -97,6 +97,7 @@ async def load(services: Services, *, progress: Callable[[str, float], None]) ->
     await _usage(services, known, now=now, dice=dice, progress=progress)
     progress("runs", 0.7)
     await demo_runs.load(services, known, now=now)
+    await demo_threads.load(services, list((await agents.by_keys(known)).values()), now=now)
     for place, key in enumerate(known):
         progress("ratings", 0.8 + 0.2 * place / len(known))
         for person in dice.sample(people, dice.randint(0, len(people))):

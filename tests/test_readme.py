@@ -7,10 +7,13 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
+import aiohttp
 import pytest
 
 from server.settings import Settings
+from tests.client import Client
 from tests.processes import ROOT, Server
 
 README = (ROOT / "README.md").read_text()
@@ -29,6 +32,9 @@ RUNS = snippets("sh", "docs/runs.md")
 (ORGANISM,) = snippets("yaml", "docs/organism.md")
 RELOAD, MAKE_KEY, INJECT = snippets("sh", "docs/organism.md")
 (TAKE,) = snippets("python", "docs/organism.md")
+
+
+THREADS: Final = "{ threads { nodes { status participants { name state } budget { totalTokens } } } }"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,27 @@ async def shell(script: str, server: Server, **environment: str) -> str:
     output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode()
+
+
+async def test_threads_of_the_demo_company_stand_in_every_state_that_people_meet(
+    demo: Server, session: aiohttp.ClientSession
+) -> None:
+    token = (await shell(f"{SIGN_IN}\nprintenv TOKEN", demo)).strip()
+
+    answer = await Client(session, demo.graphql, token).query(THREADS)
+
+    by_agent = {
+        each["participants"][0]["name"]: (
+            each["status"],
+            each["participants"][0]["state"],
+            each["budget"]["totalTokens"],
+        )
+        for each in answer["threads"]["nodes"]
+    }
+    assert by_agent["Contract Reader"] == ("COMPLETED", "IDLE", 25_400)
+    assert by_agent["Release Watcher"] == ("EXHAUSTED", "IDLE", 101_500)
+    assert by_agent["Travel Desk"] == ("ACTIVE", "PAUSED", 0)
+    assert by_agent["Expense Auditor"] == ("ACTIVE", "ERROR", 7_700)
 
 
 async def test_the_snippets_run_as_they_are_printed(demo: Server) -> None:
