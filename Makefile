@@ -16,8 +16,9 @@ run: $(READY) playground-if-possible ## Serve the demo company on http://127.0.0
 examples: $(READY) ## Run three small agents against a running `make run`, and show what it does with them
 	$(PYTHON) -m examples
 
+# By name, not by number of tests: the crash tests are few and long, and came last, one process at them.
 test: $(READY) ## Run the whole test suite against a real MongoDB
-	$(PYTHON) -m pytest -n 3 --dist loadscope
+	$(PYTHON) -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-crashes: $(READY) ## Kill servers twenty times in each crash test, where `make test` does six
 	KILLS=20 $(PYTHON) -m pytest tests/test_crashes.py tests/test_message_crashes.py tests/test_budget_races.py \
