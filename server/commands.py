@@ -85,6 +85,8 @@ def serve(
     settings.signing_key()
     TrustedDocuments.load(settings.trusted_documents, mode=settings.trusted_documents_mode)
     _check_organism(settings)
+    if bool(settings.admin_email) != bool(settings.admin_password):
+        raise Refused("ADMIN_EMAIL and ADMIN_PASSWORD are set together or not at all.")
 
     async def prepare(parts: Running) -> None:
         await _first_admin(settings, parts)
@@ -226,10 +228,8 @@ def _check_organism(settings: Settings) -> None:
 
 
 async def _first_admin(settings: Settings, parts: Running) -> None:
-    if not settings.admin_email and not settings.admin_password:
-        return
     if not settings.admin_email or not settings.admin_password:
-        raise Refused("ADMIN_EMAIL and ADMIN_PASSWORD are set together or not at all.")
+        return
     if await users.count(users.Filter(role=Role.ADMIN, active=True)):
         return
     _, is_new = await parts.services.registration.ensure(
