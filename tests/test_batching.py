@@ -93,6 +93,8 @@ def _is_background(sent: dict[str, Any]) -> bool:
         # The price table, and once a second who asks.
         or (sent["ns"].endswith(".prices") and where == {"deleted_at": None})
         or sent["ns"].endswith(".sessions")
+        # Queues that may not stand as they should, ten times a second.
+        or where.keys() == {"unaligned_at"}
     )
 
 
